@@ -1,0 +1,162 @@
+package server
+
+import (
+	"context"
+	"iter"
+	"time"
+
+	"github.com/exonode/exonode/chain"
+)
+
+// Node is what the server needs of a node. All methods are safe for
+// concurrent use. Errors are *api.Error, or a context's.
+type Node interface {
+	Writer
+	Reader
+	Operator
+}
+
+// Caller is who calls, as the server authenticated it.
+type Caller struct {
+	// Principal is "local" before governance authenticates callers.
+	Principal  string
+	Credential string
+	OnBehalfOf string
+}
+
+// Writer submits events.
+type Writer interface {
+	// Submit checks events, queues them in order and returns at once; two
+	// calls one after the other commit in that order unless one is retried.
+	// It keeps events (the caller must not change them). A full queue is
+	// api.QueueFull; an event that can't be accepted gets its error in its
+	// Ack, and the others go on. It never blocks on consensus.
+	Submit(ctx context.Context, caller Caller, events []chain.Event) (Pending, error)
+}
+
+// Pending is a Submit under way.
+type Pending interface {
+	// Wait returns one Ack per event, in order, once all are decided, or
+	// ctx's error (the events may still commit). It may be called once.
+	Wait(ctx context.Context) ([]Ack, error)
+}
+
+// Ack is what became of one event.
+type Ack struct {
+	// Sequence, Hash and Time are of the event's entry, or of the
+	// governance entry that denied or escalated it (then Err says so too).
+	Sequence  uint64
+	Hash      chain.Hash
+	Time      int64
+	Duplicate bool
+	// Verdict is nil where no gate was evaluated.
+	Verdict *chain.Verdict
+	// Err is an *api.Error where the event is not in the chain as sent.
+	Err error
+}
+
+// Consistency says how fresh a read must be.
+type Consistency struct {
+	Level Level
+	// Sequence is the entry that a Session read must see.
+	Sequence uint64
+}
+
+// Level is a read's consistency level.
+type Level uint8
+
+// The levels.
+const (
+	Linearizable Level = iota // sees every event acknowledged before the read began
+	Session                   // sees at least Consistency.Sequence
+	Stale                     // whatever this node has
+)
+
+// Head is a node's newest entry with the tree's root.
+type Head struct {
+	chain.Head
+	Root  chain.Hash
+	Chain chain.ID
+	Epoch uint64
+}
+
+// Lookup is what became of a key.
+type Lookup struct {
+	// State is "sealed", "denied", "pending" or "closed".
+	State    string
+	Sequence uint64
+}
+
+// Reader reads the local chain. Callers first Await the consistency that they
+// need.
+type Reader interface {
+	// Await returns the chain's size once reading below it satisfies c.
+	Await(ctx context.Context, c Consistency) (size uint64, err error)
+	Head(ctx context.Context) (Head, error)
+	// Record returns api.NotFound beyond the head.
+	Record(ctx context.Context, seq uint64) (chain.Record, error)
+	Lookup(ctx context.Context, key chain.Key) (Lookup, error)
+	// Scan yields matching entries of [from, to) in order, or from to-1
+	// down to from where reverse.
+	Scan(ctx context.Context, f chain.Filter, from, to uint64, reverse bool) iter.Seq2[chain.Record, error]
+	// Grown returns a channel that is closed once the chain has more than
+	// size entries.
+	Grown(size uint64) <-chan struct{}
+	// InclusionProof and ConsistencyProof are RFC 6962's, hashes in its
+	// order.
+	InclusionProof(ctx context.Context, seq, size uint64) ([]chain.Hash, error)
+	ConsistencyProof(ctx context.Context, from, to uint64) ([]chain.Hash, error)
+	RootAt(ctx context.Context, size uint64) (chain.Hash, error)
+}
+
+// Operator shows and changes the cluster.
+type Operator interface {
+	Status(ctx context.Context) (Status, error)
+	// Remove takes a node out of the cluster for good; a leader that is
+	// asked to remove itself hands over first.
+	Remove(ctx context.Context, nodeID string) error
+	// Leave takes this node out cleanly and then stops it.
+	Leave(ctx context.Context) error
+	// Transfer hands leadership to a node, or to the best one where "".
+	Transfer(ctx context.Context, nodeID string) error
+	// Ready is nil once the node serves; else what it waits for.
+	Ready() error
+}
+
+// Status is a node's view of the cluster.
+type Status struct {
+	NodeID, Version, Phase string
+	Chain                  chain.ID
+	Leader                 string // node id; "" where none is known
+	State                  string // Leader, Follower, Candidate, Shutdown
+	Term                   uint64
+	CommitIndex            uint64
+	AppliedIndex           uint64
+	LastLogIndex           uint64
+	Head                   Head
+	CatchUp                *Progress // nil where the node is not catching up
+	QueueLength            int
+	Started                time.Time
+	Members                []Member
+}
+
+// Progress is x of y entries.
+type Progress struct{ Have, Want uint64 }
+
+// Member is one server of the raft configuration, or a gossip member that is
+// not in it (Suffrage "none").
+type Member struct {
+	NodeID   string
+	ServerID string
+	Name     string
+	PeerAddr string
+	APIAddr  string
+	Suffrage string // voter, nonvoter, none
+	Gossip   string // alive, suspect, dead, left, unknown
+	Leader   bool
+	// LastContact is how long ago the leader heard of it; negative where
+	// unknown (only the leader knows).
+	LastContact time.Duration
+	Applied     uint64
+	Version     string
+}
