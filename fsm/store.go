@@ -25,71 +25,30 @@ type Store interface {
 	Flush() error
 }
 
-// Meta is the store's own account of what it holds.
-type Meta struct {
-	Head chain.Head
-	// Root is the RFC 6962 root over all headers; the empty tree's for
-	// Size 0.
-	Root chain.Hash
-	// Applied is the raft index and term of the last log entry that was
-	// applied; RaftEpoch counts restarts of raft's numbering by recovery.
-	Applied, AppliedTerm, RaftEpoch uint64
-}
-
-// Slot says what became of a key.
-type Slot struct {
-	State SlotState
-	// Sequence is the event's own entry (Sealed), or the governance entry
-	// in workspace system that decided it.
-	Sequence uint64
-}
-
-// SlotState is the state of a key.
-type SlotState uint8
-
-// The states of a key, as stored.
-const (
-	// Sealed: the event is entry Slot.Sequence.
-	Sealed SlotState = 1
-	// Denied: consumed by governance.deny entry Slot.Sequence.
-	Denied SlotState = 2
-	// Pending: reserved by governance.escalate entry Slot.Sequence.
-	Pending SlotState = 3
-	// Closed: consumed by a rejected or expired request.
-	Closed SlotState = 4
+// The store and the state machine may not import each other, so the data that
+// they exchange is declared in package chain.
+type (
+	// Meta is the store's own account of what it holds.
+	Meta = chain.Meta
+	// Slot says what became of a key.
+	Slot = chain.Slot
+	// SlotState is the state of a key.
+	SlotState = chain.SlotState
+	// SlotChange sets the state of a key.
+	SlotChange = chain.SlotChange
+	// Update is the outcome of applying one or more raft log entries.
+	Update = chain.Update
+	// Sealing is an entry as Commit takes it.
+	Sealing = chain.Sealing
 )
 
-// Update is the outcome of applying one or more raft log entries.
-type Update struct {
-	// Entries continue the chain without a gap; may be empty.
-	Entries []Sealing
-	// Slots are keys whose state changes besides the entries' own.
-	Slots []SlotChange
-	// Redact lists entries whose envelope (and Beside) goes.
-	Redact []uint64
-	// State is the encoded folded state; nil leaves it as it is.
-	State []byte
-	// Applied, AppliedTerm and RaftEpoch replace those of Meta.
-	Applied, AppliedTerm, RaftEpoch uint64
-}
-
-// Sealing is an entry as Commit takes it: the record, and what of its header
-// the indexes need, so that the store does not decode what was just encoded.
-type Sealing struct {
-	chain.Record
-	Hash chain.Hash
-	Time int64
-	Key  chain.Key
-	Kind string
-	// Principal is the acting principal's name.
-	Principal string
-}
-
-// SlotChange sets the state of a key.
-type SlotChange struct {
-	Key  chain.Key
-	Slot Slot
-}
+// The states of a key.
+const (
+	Sealed  = chain.SlotSealed
+	Denied  = chain.SlotDenied
+	Pending = chain.SlotPending
+	Closed  = chain.SlotClosed
+)
 
 // Staging is the second half of the store's contract: catch-up writes verified
 // entries beyond the head into a staging keyspace, where no read sees them, and
