@@ -1,0 +1,152 @@
+package raftstore
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// ErrFailed is wrapped by every error after a store failed once. The process
+// must exit: what the disk holds is not known any more.
+var ErrFailed = errors.New("raft store failed")
+
+// Guard runs writes under a deadline, and latches the first failure. One Guard
+// is shared by the log and the stable store of a node: where one fails, the
+// other must not go on.
+type Guard struct {
+	timeout time.Duration
+	fatal   func(error)
+
+	mu     sync.Mutex // guards failed
+	failed error
+}
+
+// NewGuard returns a guard with the given deadline per write. fatal is called
+// once, from its own goroutine's caller, on the first failure; it should stop
+// the process and may return.
+func NewGuard(timeout time.Duration, fatal func(error)) (*Guard, error) {
+	if timeout <= 0 || fatal == nil {
+		return nil, errors.New("raftstore: a guard needs a timeout and a fatal function")
+	}
+	return &Guard{timeout: timeout, fatal: fatal}, nil
+}
+
+// Err returns the failure, nil while there is none.
+func (g *Guard) Err() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.failed
+}
+
+func (g *Guard) fail(err error) error {
+	g.mu.Lock()
+	first := g.failed == nil
+	if first {
+		g.failed = fmt.Errorf("%w: %w", ErrFailed, err)
+	}
+	failed := g.failed
+	g.mu.Unlock()
+	if first {
+		g.fatal(failed)
+	}
+	return failed
+}
+
+// do runs write; it returns once the write ended or the deadline passed,
+// whichever is first. A write that hangs keeps its goroutine: nothing can end
+// it but the process.
+func (g *Guard) do(op string, write func() error) error {
+	if err := g.Err(); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- write() }()
+	timer := time.NewTimer(g.timeout)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		if err != nil {
+			return g.fail(fmt.Errorf("%s: %w", op, err))
+		}
+		return nil
+	case <-timer.C:
+		return g.fail(fmt.Errorf("%s took longer than %v", op, g.timeout))
+	}
+}
+
+// Log is a raft.LogStore under a guard. It forwards IsMonotonic, which decides
+// what raft does with the log after an install (raft.go:1965).
+type Log struct {
+	under raft.LogStore
+	guard *Guard
+}
+
+// NewLog wraps a log store.
+func NewLog(under raft.LogStore, guard *Guard) *Log { return &Log{under: under, guard: guard} }
+
+// FirstIndex implements raft.LogStore.
+func (l *Log) FirstIndex() (uint64, error) {
+	if err := l.guard.Err(); err != nil {
+		return 0, err
+	}
+	return l.under.FirstIndex()
+}
+
+// LastIndex implements raft.LogStore.
+func (l *Log) LastIndex() (uint64, error) {
+	if err := l.guard.Err(); err != nil {
+		return 0, err
+	}
+	return l.under.LastIndex()
+}
+
+// GetLog implements raft.LogStore. The error is raft.ErrLogNotFound itself
+// where the entry is missing: replication compares with it.
+func (l *Log) GetLog(index uint64, log *raft.Log) error {
+	if err := l.guard.Err(); err != nil {
+		return err
+	}
+	return l.under.GetLog(index, log)
+}
+
+// StoreLog implements raft.LogStore.
+func (l *Log) StoreLog(log *raft.Log) error { return l.StoreLogs([]*raft.Log{log}) }
+
+// StoreLogs implements raft.LogStore; it returns after the entries are
+// fsynced.
+func (l *Log) StoreLogs(logs []*raft.Log) error {
+	return l.guard.do("append to the raft log", func() error { return l.under.StoreLogs(logs) })
+}
+
+// DeleteRange implements raft.LogStore.
+func (l *Log) DeleteRange(lo, hi uint64) error {
+	return l.guard.do("truncate the raft log", func() error { return l.under.DeleteRange(lo, hi) })
+}
+
+// IsMonotonic implements raft.MonotonicLogStore.
+func (l *Log) IsMonotonic() bool {
+	m, ok := l.under.(raft.MonotonicLogStore)
+	return ok && m.IsMonotonic()
+}
+
+// stable is a raft.StableStore under a guard.
+type stable struct {
+	raft.StableStore
+	guard *Guard
+}
+
+func (s *stable) Set(key, val []byte) error {
+	return s.guard.do("write the vote", func() error { return s.StableStore.Set(key, val) })
+}
+
+func (s *stable) SetUint64(key []byte, val uint64) error {
+	return s.guard.do("write the vote", func() error { return s.StableStore.SetUint64(key, val) })
+}
+
+var (
+	_ raft.LogStore          = (*Log)(nil)
+	_ raft.MonotonicLogStore = (*Log)(nil)
+)
