@@ -59,6 +59,13 @@ type Staging interface {
 	// entry; Meta().Head where nothing is staged. Staged entries always
 	// link to Meta().Head.
 	Staged() chain.Head
+	// StagedRoot returns the RFC 6962 root over all headers up to Staged():
+	// what Meta().Root would be after a Promote.
+	StagedRoot() (chain.Hash, error)
+	// StagedState returns the State of the last staged Update that had one
+	// (opaque bytes, atomic with that Update's entries); nil where nothing
+	// is staged.
+	StagedState() ([]byte, error)
 	// Stage appends entries (and slot changes and redactions that they
 	// cause) to staging.
 	Stage(*Update) error
