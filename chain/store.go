@@ -1,7 +1,14 @@
 package chain
 
+import "errors"
+
 // This file holds the plain data that the state machine and the durable store
 // of a chain exchange. The two may not import each other, so it stands here.
+
+// ErrNotFound says that there is no such entry, below the head, in a store or
+// source. The caller answers "not found"; any other error of a store is fatal
+// to the node.
+var ErrNotFound = errors.New("chain: no such entry")
 
 // Meta is a store's own account of what it holds.
 type Meta struct {
