@@ -15,6 +15,7 @@ package catalog
 import (
 	"encoding/json"
 	"slices"
+	"sort"
 	"strings"
 )
 
@@ -98,11 +99,17 @@ type Gate struct {
 
 // Lookup returns a built-in kind.
 func Lookup(kind string) (Kind, bool) {
-	i, ok := slices.BinarySearchFunc(kinds[:], kind, func(k Kind, name string) int { return strings.Compare(k.Name, name) })
+	i, ok := findKind(kind)
 	if !ok {
 		return Kind{}, false
 	}
 	return kinds[i], true
+}
+
+// findKind is a binary search that, unlike package slices, does not copy a
+// Kind at each step.
+func findKind(name string) (int, bool) {
+	return sort.Find(len(kinds), func(i int) int { return strings.Compare(name, kinds[i].Name) })
 }
 
 // Kinds returns the built-in kinds, sorted by name.

@@ -174,7 +174,7 @@ func (s *scanner) decode(depth int) (any, error) {
 		return object, s.object(depth, func(raw []byte, escaped bool) error {
 			key := str(raw, escaped)
 			if _, ok := object[key]; ok {
-				return s.fail("an object key twice")
+				return &syntaxError{offset: s.pos, what: "an object key twice"}
 			}
 			v, err := s.decode(depth + 1)
 			object[key] = v
@@ -205,7 +205,7 @@ func (s *scanner) decode(depth int) (any, error) {
 	}
 	if _, exponent, _ := strings.Cut(strings.ToLower(string(literal)), "e"); len(literal) > maxNumber ||
 		len(strings.TrimLeft(exponent, "+-0")) > maxExponent {
-		return nil, s.fail("a number too large")
+		return nil, &syntaxError{offset: start, what: "a number too large"}
 	}
 	return json.Number(literal), nil
 }

@@ -23,9 +23,12 @@ const (
 
 // Errors of a Set.
 var (
-	// ErrUnknownKind: the kind is neither built in nor registered, or it
-	// was retired. Register it, or have policy accept unknown kinds.
+	// ErrUnknownKind: the kind is neither built in nor registered.
+	// Register it, or have policy accept unknown kinds.
 	ErrUnknownKind = errors.New("unknown kind")
+	// ErrRetiredKind: the kind was registered and then retired; no policy
+	// accepts it. Use its successor, or register it again.
+	ErrRetiredKind = errors.New("retired kind")
 	// ErrReservedKind: chain.* and governance.* are the cluster's own.
 	// Choose another name.
 	ErrReservedKind = errors.New("reserved kind")
@@ -125,8 +128,11 @@ func (s Set) Register(kind, gate string, schema []byte) (Set, error) {
 // then on. Built-in kinds can't be retired.
 func (s Set) Retire(kind string) (Set, error) {
 	i, found := s.find(kind)
-	if !found || s.additions[i].Retired {
+	switch {
+	case !found:
 		return s, fmt.Errorf("catalog: retire %q: %w", kind, ErrUnknownKind)
+	case s.additions[i].Retired:
+		return s, fmt.Errorf("catalog: retire %q: %w", kind, ErrRetiredKind)
 	}
 	list := slices.Clone(s.additions)
 	// The schema goes; entries of the kind name its version, and the
@@ -162,17 +168,19 @@ func (s Set) Kinds() []Kind {
 }
 
 // Validate checks an event's payload. The error is a *FieldError, or wraps
-// ErrUnknownKind.
+// ErrUnknownKind or ErrRetiredKind.
 func (s Set) Validate(kind, contentType string, payload []byte) error {
-	if i, found := s.find(kind); found && !s.additions[i].Retired {
-		a := s.additions[i]
-		return a.validate(contentType, payload)
-	} else if !found {
-		if k, ok := Lookup(kind); ok {
-			return k.Validate(contentType, payload)
+	if i, found := s.find(kind); found {
+		if s.additions[i].Retired {
+			return fmt.Errorf("catalog: %w: %q", ErrRetiredKind, kind)
 		}
+		return s.additions[i].validate(contentType, payload)
 	}
-	return fmt.Errorf("catalog: %w: %q", ErrUnknownKind, kind)
+	i, ok := findKind(kind)
+	if !ok {
+		return fmt.Errorf("catalog: %w: %q", ErrUnknownKind, kind)
+	}
+	return kinds[i].Validate(contentType, payload)
 }
 
 func (s Set) find(kind string) (int, bool) {
