@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -102,7 +103,7 @@ func EventToProto(e *chain.Event) *exonodev1.Event {
 		ContentType:        e.ContentType,
 		DataSchema:         e.DataSchema,
 		Causes:             e.Causes,
-		Priority:           uint32(e.Priority),
+		Priority:           uint32(min(e.Priority, math.MaxUint32)),
 		ClientTimeUnixNano: e.ClientTime,
 		Traceparent:        e.Traceparent,
 		ClientKeyId:        e.ClientKeyID,
@@ -121,22 +122,18 @@ func EventToProto(e *chain.Event) *exonodev1.Event {
 }
 
 func effectFromProto(p *exonodev1.Effect) (*chain.Effect, error) {
-	fields := [...]struct {
-		name  string
-		value uint32
-	}{
-		{"risk", p.Risk}, {"fairness", p.Fairness}, {"privacy", p.Privacy}, {"novelty", p.Novelty}, {"security", p.Security},
-	}
+	values := [...]uint32{p.Risk, p.Fairness, p.Privacy, p.Novelty, p.Security}
 	e := new(chain.Effect)
-	for i, f := range fields {
-		if f.value > effectMax {
+	for i, v := range values {
+		if v > effectMax {
 			return nil, &Error{
-				Code: EffectRange, Field: "effect." + f.name,
-				Message: fmt.Sprintf("effect %s is %d ten-thousandths", f.name, f.value),
+				Code:    EffectRange,
+				Field:   "effect." + effectNames[i],
+				Message: fmt.Sprintf("effect %s is %d ten-thousandths", effectNames[i], v),
 				Hint:    "an effect is 0 to 10,000 ten-thousandths",
 			}
 		}
-		e[i] = uint16(f.value)
+		e[i] = uint16(v)
 	}
 	return e, nil
 }
@@ -179,7 +176,11 @@ func extensionsToProto(list []chain.Extension) map[string]*exonodev1.Value {
 		case string:
 			v.Kind = &exonodev1.Value_Text{Text: k}
 		case int64:
-			v.Kind = &exonodev1.Value_Integer{Integer: int32(k)}
+			// An integer that does not fit stays a value without a kind, which
+			// every node refuses: it must not arrive as another number.
+			if int64(int32(k)) == k {
+				v.Kind = &exonodev1.Value_Integer{Integer: int32(k)}
+			}
 		case bool:
 			v.Kind = &exonodev1.Value_Boolean{Boolean: k}
 		}
