@@ -2,7 +2,6 @@ package fsm
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -107,8 +106,8 @@ func changes(old, new *Configuration) []change {
 }
 
 // configPayload is the payload of cluster.config: all that the state keeps of a
-// configuration. unwitnessed says that no entry explains some of the change.
-func configPayload(c *Configuration, unwitnessed bool) []byte {
+// configuration. flagged says that no entry explains some of the change.
+func configPayload(c *Configuration, flagged bool) []byte {
 	j := new(frozenJSON)
 	j.open('{')
 	j.uint("raft_index", c.RaftIndex)
@@ -129,36 +128,38 @@ func configPayload(c *Configuration, unwitnessed bool) []byte {
 		}
 		j.close(']')
 	}
-	if unwitnessed {
-		j.bool("unwitnessed", true)
+	if flagged {
+		j.bool("flagged", true)
 	}
 	j.close('}')
 	return j.b
 }
 
-func parseConfigPayload(payload []byte) (c Configuration, unwitnessed bool, err error) {
-	type server struct {
-		ID      string `json:"id"`
-		Address string `json:"address"`
+func parseConfigPayload(payload []byte) (c Configuration, flagged bool, err error) {
+	m, err := readMembers(payload)
+	if err != nil {
+		return Configuration{}, false, err
 	}
-	var p struct {
-		RaftIndex   uint64   `json:"raft_index"`
-		Voters      []server `json:"voters"`
-		Nonvoters   []server `json:"nonvoters"`
-		Unwitnessed bool     `json:"unwitnessed"`
-	}
-	if err := json.Unmarshal(payload, &p); err != nil {
-		return Configuration{}, false, fmt.Errorf("fsm: payload of cluster.config: %w", err)
-	}
-	c.RaftIndex = p.RaftIndex
-	for _, s := range p.Voters {
-		c.Servers = append(c.Servers, Server{ID: s.ID, Address: s.Address, Voter: true})
-	}
-	for _, s := range p.Nonvoters {
-		c.Servers = append(c.Servers, Server{ID: s.ID, Address: s.Address})
-	}
+	c.RaftIndex = m.uint("raft_index")
+	c.Servers = append(m.servers("voters", true), m.servers("nonvoters", false)...)
 	slices.SortFunc(c.Servers, func(a, b Server) int { return cmp.Compare(a.ID, b.ID) })
-	return c, p.Unwitnessed, nil
+	return c, string(m.m["flagged"]) == "true", m.result()
+}
+
+func (m *members) servers(name string, voter bool) []Server {
+	list, err := catalog.ReadArray(m.m[name])
+	m.fail(name, err)
+	var servers []Server
+	for _, raw := range list {
+		s, err := readMembers(raw)
+		if err != nil {
+			m.fail(name, err)
+			break
+		}
+		servers = append(servers, Server{ID: s.text("id"), Address: s.text("address"), Voter: voter})
+		m.fail(name, s.result())
+	}
+	return servers
 }
 
 // witness is the newest entry of its kind about a node that no configuration

@@ -53,7 +53,7 @@ func New(cfg Config) (*FSM, error) {
 		return nil, errors.New("fsm: Store, Staging, Fatal and Logger are required")
 	}
 	f := &FSM{cfg: cfg}
-	f.view.Store(&View{Meta: cfg.Store.Meta()})
+	f.view.Store(&View{meta: cfg.Store.Meta(), state: newState()})
 	return f, nil
 }
 
