@@ -1,0 +1,98 @@
+package raftstore_test
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/exonode/exonode/node/raftstore"
+)
+
+// slowLog is a log store whose writes hang, or fail.
+type slowLog struct {
+	*raft.InmemStore
+	hang chan struct{} // nil does not hang
+	fail error
+}
+
+func (s *slowLog) StoreLogs(logs []*raft.Log) error {
+	if s.hang != nil {
+		<-s.hang
+	}
+	if s.fail != nil {
+		return s.fail
+	}
+	return s.InmemStore.StoreLogs(logs)
+}
+
+func TestGuardHungDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var failures []error
+		guard, err := raftstore.NewGuard(3*time.Second, func(err error) { failures = append(failures, err) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		under := &slowLog{InmemStore: raft.NewInmemStore(), hang: make(chan struct{})}
+		log := raftstore.NewLog(under, guard)
+		start := time.Now()
+		if err := log.StoreLog(&raft.Log{Index: 1}); !errors.Is(err, raftstore.ErrFailed) {
+			t.Fatalf("hung write: %v", err)
+		}
+		if d := time.Since(start); d != 3*time.Second {
+			t.Errorf("gave up after %v, want 3s", d)
+		}
+		// The write lands late. Nothing may be read as if it had been
+		// in time, and nothing more is written.
+		close(under.hang)
+		synctest.Wait()
+		if err := log.StoreLog(&raft.Log{Index: 2}); !errors.Is(err, raftstore.ErrFailed) {
+			t.Errorf("second write: %v", err)
+		}
+		if _, err := log.LastIndex(); !errors.Is(err, raftstore.ErrFailed) {
+			t.Errorf("last index: %v", err)
+		}
+		if err := log.GetLog(1, new(raft.Log)); !errors.Is(err, raftstore.ErrFailed) {
+			t.Errorf("get: %v", err)
+		}
+		if len(failures) != 1 {
+			t.Errorf("told of %d failures, want one", len(failures))
+		}
+	})
+}
+
+func TestGuardFirstErrorLatches(t *testing.T) {
+	var told int
+	guard, err := raftstore.NewGuard(time.Minute, func(error) { told++ })
+	if err != nil {
+		t.Fatal(err)
+	}
+	under := &slowLog{InmemStore: raft.NewInmemStore(), fail: errors.New("no space left on device")}
+	log := raftstore.NewLog(under, guard)
+	if err := log.StoreLog(&raft.Log{Index: 1}); !errors.Is(err, under.fail) {
+		t.Fatalf("got %v", err)
+	}
+	under.fail = nil
+	if err := log.StoreLog(&raft.Log{Index: 1}); !errors.Is(err, raftstore.ErrFailed) {
+		t.Errorf("a failed store wrote again: %v", err)
+	}
+	if told != 1 {
+		t.Errorf("told %d times, want once", told)
+	}
+}
+
+func TestLogForwardsExactErrors(t *testing.T) {
+	guard, err := raftstore.NewGuard(time.Minute, func(error) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := raftstore.NewLog(raft.NewInmemStore(), guard)
+	if err := log.GetLog(7, new(raft.Log)); err != raft.ErrLogNotFound {
+		t.Errorf("missing entry: %v, want raft.ErrLogNotFound itself", err)
+	}
+	if log.IsMonotonic() {
+		t.Error("an in-memory store is not monotonic")
+	}
+}
