@@ -89,6 +89,12 @@ func (j *frozenJSON) element(v string) {
 	j.b = appendFrozenString(j.b, v)
 }
 
+// number writes a number as an element of an array.
+func (j *frozenJSON) number(v uint64) {
+	j.separate()
+	j.b = strconv.AppendUint(j.b, v, 10)
+}
+
 func (j *frozenJSON) texts(name string, vs []string) {
 	j.name(name)
 	j.open('[')

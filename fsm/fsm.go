@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -41,31 +42,81 @@ type FSM struct {
 	halted atomic.Pointer[error]
 
 	// mu serialises all writes to the store: commits and promotions, which
-	// raft's goroutine makes, and staging, which catch-up does.
+	// raft's goroutine makes, and staging, which catch-up does. It also
+	// guards overlay.
 	mu sync.Mutex
+	// overlay is empty between two ApplyBatches; it is kept for its memory.
+	overlay map[chain.Key]Slot
 }
 
 var _ raft.BatchingFSM = (*FSM)(nil)
 
-// New returns the state machine over what the store holds.
+// New returns the state machine over what the store holds. It refuses a store
+// whose folded state it can't read, or of another chain.
 func New(cfg Config) (*FSM, error) {
-	if cfg.Store == nil || cfg.Staging == nil || cfg.Fatal == nil || cfg.Logger == nil {
-		return nil, errors.New("fsm: Store, Staging, Fatal and Logger are required")
+	if cfg.Store == nil || cfg.Staging == nil || cfg.Fatal == nil || cfg.Logger == nil || cfg.ChainID == (chain.ID{}) {
+		return nil, errors.New("fsm: Store, Staging, ChainID, Fatal and Logger are required")
 	}
-	f := &FSM{cfg: cfg}
-	f.view.Store(&View{meta: cfg.Store.Meta(), state: newState()})
+	f := &FSM{cfg: cfg, overlay: map[chain.Key]Slot{}}
+	view, err := f.load()
+	if err != nil {
+		return nil, err
+	}
+	f.view.Store(view)
 	return f, nil
+}
+
+// load returns the view of what the store holds.
+func (f *FSM) load() (*View, error) {
+	v := &View{meta: f.cfg.Store.Meta(), state: newState()}
+	encoded, err := f.cfg.Store.State()
+	if err != nil {
+		return nil, fmt.Errorf("fsm: read the folded state: %w", err)
+	}
+	if encoded != nil {
+		if v.state, err = decodeState(encoded); err != nil {
+			return nil, fmt.Errorf("fsm: %w", err)
+		}
+	}
+	g := v.state.genesis
+	switch {
+	case (g != nil) != (v.meta.Head.Size > 0):
+		return nil, fmt.Errorf("fsm: the store has %d entries, and its folded state says otherwise", v.meta.Head.Size)
+	case g != nil && g.ChainID != f.cfg.ChainID:
+		return nil, fmt.Errorf("fsm: the store holds chain %v, want %v", g.ChainID, f.cfg.ChainID)
+	}
+	return v, nil
 }
 
 // View returns what has been applied. It is never nil.
 func (f *FSM) View() *View { return f.view.Load() }
 
+// Halted returns why the state machine stopped, nil where it did not.
+func (f *FSM) Halted() error {
+	if err := f.halted.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// halt stops the state machine for good. A replica that can't apply an entry
+// must not go on to the next.
+func (f *FSM) halt(err error) {
+	if !f.halted.CompareAndSwap(nil, &err) {
+		return
+	}
+	f.cfg.Fatal(err)
+}
+
+func (f *FSM) publish(v *View) {
+	f.view.Store(v)
+	if f.cfg.Applied != nil {
+		f.cfg.Applied(v)
+	}
+}
+
 // Apply implements raft.FSM; raft calls ApplyBatch instead.
 func (f *FSM) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
-
-// ApplyBatch implements raft.BatchingFSM. Each response is a *BatchResult,
-// *GenesisResult, *ConfigurationResult, *Skipped or *Halted.
-func (f *FSM) ApplyBatch(logs []*raft.Log) []any { panic("not yet") }
 
 // Snapshot implements raft.FSM.
 func (f *FSM) Snapshot() (raft.FSMSnapshot, error) { return nil, errors.New("fsm: not yet") }

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/gates"
 )
 
 // GenesisFormat names the form of a genesis document.
@@ -38,7 +39,8 @@ type Genesis struct {
 	Origin string `json:"origin,omitempty"`
 	// Environment is the policy's: development, staging or production.
 	Environment string `json:"environment"`
-	// Policy is the first policy, in the canonical form of package gates.
+	// Policy is the first policy, in the canonical form of package gates; in
+	// the document it may be spaced differently.
 	Policy json.RawMessage `json:"policy"`
 	// Grants and Keys are arrays: the first grants of roles and the first
 	// public keys of principals.
@@ -54,7 +56,7 @@ func genesisError(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrGenesis}, args...)...)
 }
 
-// Validate checks what does not need a policy's rules.
+// Validate checks all fields.
 func (g *Genesis) Validate() error {
 	switch {
 	case g.Format != GenesisFormat:
@@ -71,6 +73,13 @@ func (g *Genesis) Validate() error {
 		return genesisError("policy is not an object")
 	case len(g.Origin) > 200:
 		return genesisError("origin has %d bytes, at most 200", len(g.Origin))
+	}
+	policy, err := gates.DecodePolicy(g.Policy)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrGenesis, err)
+	}
+	if string(policy.Environment) != g.Environment {
+		return genesisError("environment is %q, the policy's is %q", g.Environment, policy.Environment)
 	}
 	return nil
 }
@@ -133,6 +142,11 @@ func ParseGenesis(document []byte) (*Genesis, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, genesisError("data after its end")
 	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, g.Policy); err != nil {
+		return nil, fmt.Errorf("%w: policy: %w", ErrGenesis, err)
+	}
+	g.Policy = compact.Bytes()
 	if g.Grants == nil || g.Keys == nil {
 		return nil, genesisError("grants and keys must be arrays")
 	}
