@@ -77,21 +77,32 @@ func (c *Client) fill(ev *chain.Event) {
 // prepare makes a call of an event: filled, encoded, with the time to give up.
 func (c *Client) prepare(ctx context.Context, ev *chain.Event) (*call, error) {
 	c.fill(ev)
-	k := c.calls.Get().(*call)
+	k := c.newCall(ev.Key())
+	if _, ok := ctx.Deadline(); !ok {
+		k.since = time.Now()
+	}
 	var err error
 	k.frame, k.memory, err = appendFrame(k.memory, ev)
 	if err != nil {
 		c.calls.Put(k)
 		return nil, fmt.Errorf("client: event %q: %w", ev.ID, err)
 	}
-	k.key = chain.Key{Workspace: ev.Workspace, Source: ev.Source, ID: ev.ID}
-	k.since = time.Time{}
-	if _, ok := ctx.Deadline(); !ok {
-		k.since = time.Now()
-	}
-	k.ack, k.err = Ack{}, nil
-	k.settled, k.dropped, k.flying, k.sent = false, false, false, false
 	return k, nil
+}
+
+// newCall returns a call without a frame, which is retried for ever.
+func (c *Client) newCall(key chain.Key) *call {
+	k := c.calls.Get().(*call)
+	*k = call{key: key, memory: k.memory, done: k.done}
+	return k
+}
+
+// recycle takes back a call whose done was received.
+func (c *Client) recycle(k *call) {
+	if cap(k.memory) > maxMessageBytes {
+		k.memory = nil
+	}
+	c.calls.Put(k)
 }
 
 // await waits for a pushed call and gives its memory back.
@@ -105,10 +116,7 @@ func (c *Client) await(ctx context.Context, l *lane, k *call) (Ack, error) {
 		<-k.done
 	}
 	ack, err := k.ack, k.err
-	if cap(k.memory) > maxMessageBytes {
-		k.frame, k.memory = nil, nil
-	}
-	c.calls.Put(k)
+	c.recycle(k)
 	return ack, err
 }
 
