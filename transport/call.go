@@ -257,9 +257,9 @@ func (k *caller) write(l Limits) error {
 				if now.Sub(used) > l.Idle {
 					return errIdle
 				}
-			case asked.After(heard) && now.Sub(asked) > 3*l.Ping:
+			case asked.After(heard) && now.Sub(asked) >= 3*l.Ping:
 				return errSilent
-			case now.Sub(heard) > l.Ping:
+			case now.Sub(heard) >= l.Ping:
 				ping := callFrame{typ: framePing}
 				_ = k.w.add(context.Background(), ping.append) // fails with the connection
 			}

@@ -160,7 +160,7 @@ func (s *raftServer) install(req *raft.InstallSnapshotRequest, rpc raft.RPC, a a
 	a.timeout = installTimeout(s.t.cfg.Limits.RPC, req.Size)
 	deadline := time.Now().Add(a.timeout)
 	_ = s.c.SetReadDeadline(deadline)
-	data := &io.LimitedReader{R: s.c.br, N: req.Size}
+	data := &snapshotData{r: s.c.br, left: req.Size}
 	rpc.Reader = data
 	if guard := s.t.cfg.InstallGuard; guard != nil {
 		handled, replay, answer, err := guard(req, data)
@@ -195,8 +195,26 @@ func (s *raftServer) install(req *raft.InstallSnapshotRequest, rpc raft.RPC, a a
 	}
 }
 
+// snapshotData reads a snapshot off the connection. Unlike an io.LimitedReader
+// it does not pass for whole what ended early.
+type snapshotData struct {
+	r    io.Reader
+	left int64
+}
+
+func (d *snapshotData) Read(p []byte) (int, error) {
+	if d.left == 0 {
+		return 0, io.EOF
+	}
+	n, err := d.r.Read(p[:min(int64(len(p)), d.left)])
+	if d.left -= int64(n); err == io.EOF && d.left > 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
 // drain reads what nobody wanted of a snapshot, so that the next frame is next.
-func drain(data *io.LimitedReader) error {
+func drain(data *snapshotData) error {
 	_, err := io.Copy(io.Discard, data)
 	return err
 }
