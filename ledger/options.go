@@ -1,0 +1,122 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Options configure a store. The zero value is ready to use.
+type Options struct {
+	// FS is the file system; nil is the operating system's.
+	FS vfs.FS
+	// Logger takes what Pebble reports about its background work; nil
+	// discards it.
+	Logger *slog.Logger
+	// CacheBytes is the size of the block cache; 0 is 32 MiB.
+	CacheBytes int64
+	// MemTableBytes is the size of one memtable; 0 is 16 MiB. Up to three
+	// exist at a time, and as much of the log is replayed on Open.
+	MemTableBytes int
+}
+
+const (
+	defaultCacheBytes    = 32 << 20
+	defaultMemTableBytes = 16 << 20
+)
+
+// pebble returns the database's options. fatal takes errors after which the
+// database cannot go on.
+func (o Options) pebble(readOnly bool, fatal func(error)) *pebble.Options {
+	if o.CacheBytes == 0 {
+		o.CacheBytes = defaultCacheBytes
+	}
+	if o.MemTableBytes == 0 {
+		o.MemTableBytes = defaultMemTableBytes
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	p := &pebble.Options{
+		FS:        o.FS,
+		ReadOnly:  readOnly,
+		CacheSize: o.CacheBytes,
+		// The log chunks of this format tell a torn tail from damage to
+		// what had been synced.
+		FormatMajorVersion:          pebble.FormatTableFormatV6,
+		MemTableSize:                uint64(o.MemTableBytes),
+		MemTableStopWritesThreshold: 3,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       24,
+		LBaseMaxBytes:               64 << 20,
+		// Nodes share two cores with raft and their peers: one
+		// compaction at a time, a second only under debt.
+		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
+		MaxOpenFiles:               512,
+		// Trickle table writes to the disk, so that a flush does not
+		// make raft's fsync wait for megabytes.
+		BytesPerSync:  1 << 20,
+		Logger:        pebbleLogger{o.Logger, fatal},
+		EventListener: listener(o.Logger, fatal),
+	}
+	p.Experimental.FileCacheShards = 1
+	p.TargetFileSizes[0] = 8 << 20
+	for i := range p.Levels {
+		p.Levels[i].BlockSize = 16 << 10
+		p.Levels[i].IndexBlockSize = 64 << 10
+		// Exactly-once asks for an absent id with every event: a filter
+		// on every level, the last included, answers without a read.
+		p.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		p.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.FastestCompression }
+	}
+	return p
+}
+
+// listener turns background errors, after which Pebble would retry for ever
+// while memory fills, into the store's failure, and keeps Pebble from ending
+// the process where a read finds damage: the reader gets the error.
+func listener(log *slog.Logger, fatal func(error)) *pebble.EventListener {
+	return &pebble.EventListener{
+		BackgroundError: func(err error) { fatal(fmt.Errorf("background work: %w", err)) },
+		DataCorruption: func(info pebble.DataCorruptionInfo) {
+			log.Error("ledger data corruption", "path", info.Path, "error", info.Details)
+		},
+		WriteStallBegin: func(info pebble.WriteStallBeginInfo) {
+			log.Warn("ledger writes stalled", "reason", info.Reason)
+		},
+	}
+}
+
+// errFatal marks what pebbleLogger panics with.
+var errFatal = errors.New("unrecoverable database error")
+
+// pebbleLogger passes Pebble's messages on. Pebble expects Fatalf not to
+// return. On the writer's goroutine the panic is caught by the store, which
+// then stays failed; on Pebble's own goroutines it ends the process, as a
+// replica that can't write its state must.
+type pebbleLogger struct {
+	log   *slog.Logger
+	fatal func(error)
+}
+
+func (l pebbleLogger) Infof(format string, args ...any) {
+	if l.log.Enabled(context.Background(), slog.LevelDebug) {
+		l.log.Debug("ledger database", "message", fmt.Sprintf(format, args...))
+	}
+}
+
+func (l pebbleLogger) Errorf(format string, args ...any) {
+	l.log.Error("ledger database", "message", fmt.Sprintf(format, args...))
+}
+
+func (l pebbleLogger) Fatalf(format string, args ...any) {
+	err := fmt.Errorf("%w: %s", errFatal, fmt.Sprintf(format, args...))
+	l.fatal(err)
+	panic(err)
+}
