@@ -19,6 +19,7 @@ type dial struct {
 	delay time.Duration
 	next  time.Time
 	last  string // last logged error
+	never bool
 }
 
 func newDials(rand func() float64) *dials {
@@ -37,7 +38,7 @@ func (d *dials) due(now time.Time, addrs []string) []string {
 			s = &dial{}
 			d.state[a] = s
 		}
-		if !now.Before(s.next) && !slices.Contains(out, a) {
+		if !s.never && !now.Before(s.next) && !slices.Contains(out, a) {
 			out = append(out, a)
 		}
 	}
@@ -58,6 +59,9 @@ func (d *dials) done(addr string, err error, now time.Time, log *slog.Logger) {
 		s.last = text
 	}
 }
+
+// ignore drops an address for good.
+func (d *dials) ignore(addr string) { d.state[addr].never = true }
 
 // except drops one address and empty ones.
 func except(addrs []string, drop string) []string {

@@ -87,7 +87,6 @@ type former struct {
 	peers  []string              // addresses that peers told of
 	dials  *dials
 	reason string // last logged
-	tried  bool   // a hello round is over
 }
 
 func (f *former) decide() FormationDecision {
@@ -125,8 +124,12 @@ func (f *former) askAround(ctx context.Context) {
 			reply, peer, err := ask[Hello](call, f.cfg.Call, addr, MethodHello, request)
 			mu.Lock()
 			defer mu.Unlock()
+			if peer == f.h.cfg.Self.NodeID {
+				f.dials.ignore(addr) // one of our own addresses
+				return
+			}
 			f.dials.done(addr, err, time.Now(), f.cfg.Log)
-			if err != nil || reply.Self.NodeID != peer || peer == f.h.cfg.Self.NodeID {
+			if err != nil || reply.Self.NodeID != peer {
 				return
 			}
 			f.heard[peer] = HeardHello{Hello: reply, Addr: addr, At: time.Now()}

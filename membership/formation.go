@@ -200,7 +200,13 @@ func decideProposer(in FormationInput, peers, candidates []HeardHello) Formation
 			Reason: fmt.Sprintf("%s has a lower id", lowest.NodeID),
 		}
 	}
-	if len(gone) > 0 && len(candidates) >= in.Expect || len(in.Promise.Members) != in.Expect {
+	if len(in.Promise.Members) != in.Expect {
+		return FormationDecision{
+			Step:   StepWithdraw,
+			Reason: fmt.Sprintf("this node now expects %d nodes, not %d", in.Expect, len(in.Promise.Members)),
+		}
+	}
+	if len(gone) > 0 && len(candidates) >= in.Expect {
 		return FormationDecision{
 			Step:   StepWithdraw,
 			Reason: fmt.Sprintf("%s does not answer, but enough others do", strings.Join(gone, ", ")),

@@ -135,7 +135,7 @@ func (h *Handler) hello(peer string, payload []byte) (Hello, error) {
 	if err := h.checkPeer(peer, in.Self, in.Genesis); err != nil {
 		return Hello{}, err
 	}
-	if in.Self.PeerAddr != "" {
+	if in.Self.PeerAddr != "" && peer != h.cfg.Self.NodeID {
 		h.mu.Lock()
 		if _, known := h.callers[peer]; known || len(h.callers) < maxPeers {
 			h.callers[peer] = in.Self.PeerAddr
@@ -244,4 +244,3 @@ func (h *Handler) joiner(peer string, payload []byte) (JoinRequest, error) {
 	}
 	return in, nil
 }
-
