@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"connectrpc.com/connect"
 
@@ -181,16 +182,18 @@ func fromConnect(ce *connect.Error) *Error {
 	return e
 }
 
-// ErrorToProto returns e as a message; nil for nil.
+// ErrorToProto returns e as a message; nil for nil. Texts may quote what a client
+// sent; where they are not UTF-8 they are made so, since a message could not be
+// encoded otherwise.
 func ErrorToProto(e *Error) *exonodev1.ErrorDetail {
 	if e == nil {
 		return nil
 	}
 	p := &exonodev1.ErrorDetail{
 		Code:             string(e.Code),
-		Message:          e.Message,
-		Hint:             e.Hint,
-		Field:            e.Field,
+		Message:          strings.ToValidUTF8(e.Message, "\uFFFD"),
+		Hint:             strings.ToValidUTF8(e.Hint, "\uFFFD"),
+		Field:            strings.ToValidUTF8(e.Field, "\uFFFD"),
 		RetryAfterMillis: e.RetryAfterMillis,
 	}
 	if e.HasSequence {

@@ -2,7 +2,6 @@ package api
 
 import (
 	"encoding/json"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -222,7 +221,7 @@ type ErrorJSON struct {
 
 // JSON returns e as plain JSON.
 func (e *Error) JSON() ErrorJSON {
-	j := ErrorJSON{Code: e.Code, Message: strings.ToValidUTF8(e.Message, "?"), Hint: e.Hint, Field: e.Field, RetryAfterMillis: e.RetryAfterMillis}
+	j := ErrorJSON{Code: e.Code, Message: e.Message, Hint: e.Hint, Field: e.Field, RetryAfterMillis: e.RetryAfterMillis}
 	if e.HasSequence {
 		j.Sequence = new(e.Sequence)
 	}

@@ -1,3 +1,7 @@
+// Package server is what clients talk to: RPCs over gRPC, gRPC-Web, Connect and
+// HTTP/JSON, CloudEvents over HTTP, plain JSON reads, health and metrics, all on
+// one port. It converts, it decides nothing: what an event may and what becomes
+// of it is the node's, which it calls through Node. Package node runs it.
 package server
 
 import (
