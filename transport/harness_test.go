@@ -3,7 +3,6 @@ package transport_test
 import (
 	"context"
 	"crypto/ed25519"
-	"encoding/hex"
 	"log/slog"
 	"sync"
 	"testing"
@@ -196,13 +195,4 @@ func (n *node) call(to *node, class transport.Class, method, request string) (st
 
 func header(n *node) raft.RPCHeader {
 	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(n.ServerID()), Addr: []byte(n.NodeID())}
-}
-
-func unhex(tb testing.TB, s string) []byte {
-	tb.Helper()
-	b, err := hex.DecodeString(s)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return b
 }

@@ -39,18 +39,21 @@ const (
 // logged forms are redacted; Reveal is the only way to its text. The zero
 // Secret is no secret and is refused by New.
 type Secret struct {
-	// key is a pointer so that fmt, which may not call the methods of an
-	// unexported field, prints an address at worst.
-	key *[secretSize]byte
+	// key is a function so that fmt, which may not call the methods of an
+	// unexported field and looks behind a pointer, prints an address at
+	// worst.
+	key func() []byte
 }
+
+func secretOf(raw []byte) Secret { return Secret{key: func() []byte { return raw }} }
 
 // NewSecret draws a secret.
 func NewSecret() (Secret, error) {
-	s := Secret{key: new([secretSize]byte)}
-	if _, err := rand.Read(s.key[:]); err != nil {
+	raw := make([]byte, secretSize)
+	if _, err := rand.Read(raw); err != nil {
 		return Secret{}, fmt.Errorf("transport: new secret: %w", err)
 	}
-	return s, nil
+	return secretOf(raw), nil
 }
 
 // ParseSecret reads the text that Reveal returns. Its error does not quote it.
@@ -60,11 +63,11 @@ func ParseSecret(text string) (Secret, error) {
 	if !ok || err != nil || len(raw) != secretSize || base32Lower.EncodeToString(raw) != digits {
 		return Secret{}, fmt.Errorf("transport: not a cluster secret: want %s and 52 base32 digits", secretPrefix)
 	}
-	return Secret{key: (*[secretSize]byte)(raw)}, nil
+	return secretOf(raw), nil
 }
 
 // Reveal returns the secret's text, for the cluster file.
-func (s Secret) Reveal() string { return secretPrefix + base32Lower.EncodeToString(s.key[:]) }
+func (s Secret) Reveal() string { return secretPrefix + base32Lower.EncodeToString(s.key()) }
 
 // IsZero reports whether s is no secret.
 func (s Secret) IsZero() bool { return s.key == nil }
@@ -83,7 +86,7 @@ func (Secret) LogValue() slog.Value { return slog.StringValue("[secret]") }
 
 func (s Secret) derive(context string) []byte {
 	out := make([]byte, 32)
-	blake3.DeriveKey(context, s.key[:], out)
+	blake3.DeriveKey(context, s.key(), out)
 	return out
 }
 

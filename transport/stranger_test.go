@@ -449,3 +449,39 @@ func TestEachCallIsAuthorized(t *testing.T) {
 		}
 	})
 }
+
+// fickle knows a node once, and then no more: it was removed between the
+// admission of its connection and its registration, where Recheck sees it.
+type fickle struct {
+	*members
+	nodeID string
+	asked  int
+}
+
+func (f *fickle) Member(nodeID string) (raft.ServerID, bool) {
+	if nodeID == f.nodeID {
+		if f.asked++; f.asked > 1 {
+			return "", false
+		}
+	}
+	return f.members.Member(nodeID)
+}
+
+func TestRemovalDuringAdmission(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a := w.start(t, "a")
+		f := &fickle{nodeID: a.NodeID(), members: &members{
+			servers: map[string]raft.ServerID{a.NodeID(): a.ServerID()}, removed: map[string]bool{},
+		}}
+		b := w.start(t, "b", func(c *transport.Config) { c.Members = f })
+		a.members.add(b)
+		if _, err := a.call(b, transport.ClassCall, "echo", ""); !errors.Is(err, transport.ErrNotMember) {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if n := b.Stats().Connections; n != 0 || f.asked != 2 {
+			t.Errorf("%d connections, asked %d times", n, f.asked)
+		}
+	})
+}
