@@ -6,7 +6,6 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
-	exonodev1 "github.com/exonode/exonode/api/exonode/v1"
 	"github.com/exonode/exonode/chain"
 )
 
@@ -172,9 +171,9 @@ func (codec) MarshalAppend(dst []byte, m any) ([]byte, error) {
 
 // Unmarshal implements connect.Codec.
 func (codec) Unmarshal(b []byte, m any) error {
-	p, ok := m.(*exonodev1.AppendStreamResponse)
+	p, ok := m.(proto.Message)
 	if !ok {
-		return fmt.Errorf("%T is not an AppendStreamResponse", m)
+		return fmt.Errorf("%T is not a protobuf message", m)
 	}
 	return proto.Unmarshal(b, p)
 }
