@@ -53,7 +53,7 @@ func (q *Queue) join(items [][]byte, size int64) (b *batch, leads bool, last uin
 	return q.pending, leads, uint64(len(q.pending.items)), nil
 }
 
-// take takes the batch that is to be written next. q.writing is held.
+// take takes the batch that is to be written next. writing is held.
 func (q *Queue) take() *batch {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -63,7 +63,7 @@ func (q *Queue) take() *batch {
 }
 
 // commit writes a batch and syncs it, then shows its items to readers. The sync
-// is the commit point. q.writing is held.
+// is the commit point. writing is held.
 func (q *Queue) commit(b *batch) {
 	defer close(b.done)
 	q.mu.Lock()
@@ -91,7 +91,7 @@ func (q *Queue) commit(b *batch) {
 }
 
 // write appends a batch to the newest segment, or to a new one, and syncs it.
-// An error breaks the queue. q.writing is held.
+// An error breaks the queue. writing is held.
 func (q *Queue) write(b *batch) ([]ref, error) {
 	q.mu.Lock()
 	active, acked, unsynced := q.segments[len(q.segments)-1], q.acked, q.unsynced
@@ -210,7 +210,7 @@ func (q *Queue) compact() error {
 }
 
 // writeAck makes what was acknowledged durable, with a batch without items.
-// q.writing is held.
+// writing is held.
 func (q *Queue) writeAck() error {
 	q.mu.Lock()
 	acked, err := q.acked, q.err

@@ -32,7 +32,7 @@ func Open(dir string, options Options) (*Queue, error) {
 	if options.Wrap != nil {
 		files = options.Wrap(files)
 	}
-	q := &Queue{fs: files, unlock: unlock, options: options, grown: make(chan struct{})}
+	q := &Queue{fs: files, unlock: unlock, options: options, writing: make(chan struct{}, 1), grown: make(chan struct{})}
 	if err := q.recover(); err != nil {
 		for _, s := range q.segments {
 			q.retire(s.file)

@@ -70,9 +70,11 @@ type Queue struct {
 	unlock  func() error
 	options Options
 
-	// writing serialises what changes files: a batch, an acknowledgement,
-	// Scrub, Close. Its holder alone changes segments and durableAck.
-	writing    sync.Mutex
+	// writing is a lock: full while held. It serialises what changes files:
+	// a batch, an acknowledgement, Scrub, Close; its holder alone changes
+	// segments and durableAck. It is a channel since it is held during I/O,
+	// and who waits for a channel is blocked in the eyes of testing/synctest.
+	writing    chan struct{}
 	durableAck uint64 // the newest acknowledgement that is synced
 
 	// mu guards what follows. It is never held during I/O.
@@ -129,9 +131,9 @@ func (q *Queue) Append(items ...[]byte) (lastID uint64, err error) {
 		return 0, err
 	}
 	if leads {
-		q.writing.Lock()
+		q.writing <- struct{}{}
 		q.commit(q.take())
-		q.writing.Unlock()
+		<-q.writing
 	}
 	<-b.done
 	if b.err != nil {
@@ -232,8 +234,8 @@ func (q *Queue) Ack(upTo uint64) error {
 	if !due {
 		return nil
 	}
-	q.writing.Lock()
-	defer q.writing.Unlock()
+	q.writing <- struct{}{}
+	defer func() { <-q.writing }()
 	return q.compact()
 }
 
@@ -264,8 +266,8 @@ func (q *Queue) Recovery() Recovery { return q.recovery }
 // written ends first; Appends that have not begun get ErrClosed, and so does
 // every later call. A second Close does nothing.
 func (q *Queue) Close() error {
-	q.writing.Lock()
-	defer q.writing.Unlock()
+	q.writing <- struct{}{}
+	defer func() { <-q.writing }()
 	q.mu.Lock()
 	closed := errors.Is(q.err, ErrClosed)
 	broken := q.err != nil

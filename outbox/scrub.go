@@ -11,8 +11,8 @@ import (
 // ids of other items stay. Appends wait meanwhile; match must not call the
 // queue.
 func (q *Queue) Scrub(match func(item []byte) bool) (removed int, err error) {
-	q.writing.Lock()
-	defer q.writing.Unlock()
+	q.writing <- struct{}{}
+	defer func() { <-q.writing }()
 	q.mu.Lock()
 	segments, acked, err := q.segments, q.acked, q.err
 	q.mu.Unlock()
