@@ -36,7 +36,6 @@ type applier struct {
 	// overlay holds the slots that the update changes; the store does not
 	// know them yet.
 	overlay map[chain.Key]Slot
-	arena   arena
 }
 
 // ApplyBatch implements raft.BatchingFSM. Each response is a *BatchResult,

@@ -3,7 +3,6 @@ package fsm
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -26,25 +25,31 @@ type Config struct {
 	// process; where it returns, nothing is applied any more.
 	Fatal func(error)
 	// Applied, where not nil, is called after each commit, promotion
-	// included, with what is now applied. It runs on raft's goroutine and
-	// must not block.
+	// included, with what is now applied. It runs on raft's goroutine,
+	// must not block, and must call nothing of this package but methods of
+	// View.
 	Applied func(*View)
 	Logger  *slog.Logger
 }
 
 // FSM is the replicated state machine. Raft calls ApplyBatch, Apply, Snapshot
 // and Restore from one goroutine; the other methods are safe for concurrent
-// use.
+// use. Fatal is called without a lock held.
 type FSM struct {
 	cfg  Config
 	view atomic.Pointer[View]
 	// halted is set once, by the first failure.
 	halted atomic.Pointer[error]
 
+	// wake tells catch-up that there is a target; it has room for one.
+	wake chan struct{}
+
 	// mu serialises all writes to the store: commits and promotions, which
 	// raft's goroutine makes, and staging, which catch-up does. It also
-	// guards overlay.
+	// guards the fields below.
 	mu sync.Mutex
+	// target is the manifest that catch-up works towards; nil is none.
+	target *Manifest
 	// overlay is empty between two ApplyBatches; it is kept for its memory.
 	overlay map[chain.Key]Slot
 }
@@ -57,7 +62,7 @@ func New(cfg Config) (*FSM, error) {
 	if cfg.Store == nil || cfg.Staging == nil || cfg.Fatal == nil || cfg.Logger == nil || cfg.ChainID == (chain.ID{}) {
 		return nil, errors.New("fsm: Store, Staging, ChainID, Fatal and Logger are required")
 	}
-	f := &FSM{cfg: cfg, overlay: map[chain.Key]Slot{}}
+	f := &FSM{cfg: cfg, wake: make(chan struct{}, 1), overlay: map[chain.Key]Slot{}}
 	view, err := f.load()
 	if err != nil {
 		return nil, err
@@ -117,9 +122,3 @@ func (f *FSM) publish(v *View) {
 
 // Apply implements raft.FSM; raft calls ApplyBatch instead.
 func (f *FSM) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
-
-// Snapshot implements raft.FSM.
-func (f *FSM) Snapshot() (raft.FSMSnapshot, error) { return nil, errors.New("fsm: not yet") }
-
-// Restore implements raft.FSM.
-func (f *FSM) Restore(rc io.ReadCloser) error { return errors.New("fsm: not yet") }

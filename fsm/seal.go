@@ -36,112 +36,78 @@ func deriveSalt(previous chain.Hash, n uint64) (salt [chain.SaltSize]byte) {
 	return salt
 }
 
-// arena holds the encoded headers and envelopes of one update in few blocks.
-// What it returned is never moved or written again.
-type arena struct{ free []byte }
-
-// arenaBlock is the size of a block in bytes.
-const arenaBlock = 64 << 10
-
-// room returns an empty slice with room for size bytes.
-func (a *arena) room(size int) []byte {
-	if cap(a.free)-len(a.free) < size {
-		a.free = make([]byte, 0, max(arenaBlock, size))
-	}
-	return a.free[len(a.free):]
-}
-
-// took keeps what was appended to a slice that room returned.
-func (a *arena) took(b []byte) []byte {
-	if n := len(a.free) + len(b); n <= cap(a.free) {
-		a.free = a.free[:n]
-	}
-	// Else append moved it out of the block, which stays as it was.
-	return b[:len(b):len(b)]
-}
-
-func (a *arena) envelope(e *chain.Envelope) ([]byte, error) {
-	b, err := e.AppendBinary(a.room(len(e.Payload) + len(e.ClientSignature) + 64))
-	if err != nil {
-		return nil, err
-	}
-	return a.took(b), nil
-}
-
-func (a *arena) header(h *chain.Header) ([]byte, error) {
-	b, err := h.AppendBinary(a.room(1024))
-	if err != nil {
-		return nil, err
-	}
-	return a.took(b), nil
-}
-
 // own seals an event as its own entry.
 func (a *applier) own(b *Batch, p *Proposal) error {
-	h := a.header(b.Stamp)
-	fillHeader(&h, p)
-	h.Workspace, h.Source, h.ID, h.Kind, h.SchemaVersion = p.Workspace, p.Source, p.ID, p.Kind, p.SchemaVersion
-	h.Envelope.ContentType, h.Envelope.DataSchema = p.ContentType, p.DataSchema
-	h.SealingNode = b.Node
-	return a.seal(&h, &chain.Envelope{Payload: p.Payload, Salt: *p.Salt, ClientSignature: p.ClientSignature}, nil)
+	return a.seal(b.input(p, &p.Event), nil)
 }
 
-// fillHeader sets what the entry of an event, its denial and its escalation
-// have in common.
-func fillHeader(h *chain.Header, p *Proposal) {
-	h.Subject = p.Subject
-	h.Principal, h.Credential, h.OnBehalfOf = p.Principal, p.Credential, p.OnBehalfOf
-	h.Verdict = p.Verdict
-	h.Causes, h.Priority = p.Causes, p.Priority
-	h.ClientTime, h.Traceparent = p.ClientTime, p.Traceparent
-	h.Extensions = p.Extensions
-	h.ClientKeyID, h.Attestation = p.ClientKeyID, p.Attestation
-}
-
-// header returns the fields that depend on the chain alone.
-func (a *applier) header(stamp int64) chain.Header {
-	return chain.Header{
-		Version:  chain.FormatVersion,
-		ChainID:  a.f.cfg.ChainID,
-		Epoch:    a.state.epoch,
-		Sequence: a.head.Size,
-		Previous: a.head.Hash,
-		Time:     max(a.head.Time+1, stamp),
+// input returns what sealing an event, or what stands for it, needs of its
+// command.
+func (b *Batch) input(p *Proposal, e *chain.Event) *chain.SealInput {
+	return &chain.SealInput{
+		Stamp:       b.Stamp,
+		Event:       e,
+		Principal:   p.Principal,
+		Credential:  p.Credential,
+		OnBehalfOf:  p.OnBehalfOf,
+		Attestation: p.Attestation,
+		Verdict:     p.Verdict,
+		SealingNode: b.Node,
 	}
 }
 
-// seal appends an entry: it commits the header to the envelope, encodes both,
-// folds the entry and keeps it for the commit. On an error nothing has changed.
-func (a *applier) seal(h *chain.Header, e *chain.Envelope, beside []byte) error {
-	envelope, err := a.arena.envelope(e)
+// seal appends an entry: it completes in with where the chain stands, folds the
+// entry and keeps it for the commit. On an error nothing has changed.
+func (a *applier) seal(in *chain.SealInput, beside []byte) error {
+	in.ChainID, in.Epoch, in.Prev = a.f.cfg.ChainID, a.state.epoch, a.head
+	sealed, err := chain.Seal(in)
 	if err != nil {
 		return err
 	}
-	h.Envelope.Hash, h.Envelope.Size = chain.EnvelopeHash(envelope), uint64(len(e.Payload))
-	header, err := a.arena.header(h)
-	if err != nil {
-		return err
-	}
-	folded, err := a.state.fold(fact{header: h, payload: e.Payload})
-	if err != nil {
-		return err
+	e := in.Event
+	var folded effects
+	if e.Workspace == catalog.SystemWorkspace {
+		// The fold takes what the entry's bytes say, as everywhere else.
+		h, err := chain.DecodeHeader(sealed.Header)
+		if err != nil {
+			return err
+		}
+		if folded, err = a.state.fold(fact{header: &h, payload: e.Payload}); err != nil {
+			return err
+		}
 	}
 	a.changed = a.changed || folded.changed
-	s := Sealing{
-		Record: chain.Record{Sequence: h.Sequence, Header: header, Envelope: envelope, Beside: beside},
-		Hash:   chain.HeaderHash(header),
-		Time:   h.Time,
-		Key:    h.Key(), Kind: h.Kind, Principal: h.Principal,
-	}
-	a.update.Entries = append(a.update.Entries, s)
-	a.overlay[s.Key] = Slot{State: Sealed, Sequence: h.Sequence}
+	sealed.Beside = beside
+	key := e.Key()
+	a.update.Entries = append(a.update.Entries, Sealing{
+		Record: sealed.Record, Hash: sealed.Head.Hash, Time: sealed.Head.Time,
+		Key: key, Kind: e.Kind, Principal: in.Principal,
+	})
+	a.overlay[key] = Slot{State: Sealed, Sequence: sealed.Sequence}
 	for _, c := range folded.slots {
 		a.overlay[c.Key] = c.Slot
 	}
 	a.update.Slots = append(a.update.Slots, folded.slots...)
 	a.update.Redact = append(a.update.Redact, folded.redact...)
-	a.head = chain.Head{Size: h.Sequence + 1, Hash: s.Hash, Time: h.Time}
+	a.head = sealed.Head
 	return nil
+}
+
+// systemEvent returns an event that the state machine itself makes. Its salt is
+// derived from the head that it goes on.
+func (a *applier) systemEvent(source, id, kind string, payload []byte, causes []uint64, salt uint64) *chain.Event {
+	derived := deriveSalt(a.head.Hash, salt)
+	return &chain.Event{
+		Workspace:     catalog.SystemWorkspace,
+		Source:        source,
+		ID:            id,
+		Kind:          kind,
+		SchemaVersion: sealedSchema,
+		Payload:       payload,
+		ContentType:   contentTypeJSON,
+		Causes:        causes,
+		Salt:          &derived,
+	}
 }
 
 // deny seals a governance.deny entry instead of the event's own: nobody may
@@ -157,7 +123,8 @@ func (a *applier) deny(b *Batch, p *Proposal) error {
 // escalate seals a governance.escalate entry, which reserves the event's key
 // and keeps its envelope beside it.
 func (a *applier) escalate(b *Batch, p *Proposal) error {
-	beside, err := a.arena.envelope(&chain.Envelope{Payload: p.Payload, Salt: *p.Salt, ClientSignature: p.ClientSignature})
+	envelope := chain.Envelope{Payload: p.Payload, Salt: *p.Salt, ClientSignature: p.ClientSignature}
+	beside, err := envelope.MarshalBinary()
 	if err != nil {
 		return err
 	}
@@ -168,14 +135,13 @@ func (a *applier) escalate(b *Batch, p *Proposal) error {
 	return a.governance(b, p, catalog.KindGovernanceEscalate, "escalate-", payload, beside)
 }
 
+// governance seals the entry that stands for an event which is not sealed, with
+// the fields that the event's own header would have.
 func (a *applier) governance(b *Batch, p *Proposal, kind, idPrefix string, payload, beside []byte) error {
-	h := a.header(b.Stamp)
-	fillHeader(&h, p)
-	h.Workspace, h.Source, h.ID = catalog.SystemWorkspace, sourceGovernance, idPrefix+p.Key().Hash().String()
-	h.Kind, h.SchemaVersion = kind, sealedSchema
-	h.Envelope.ContentType = contentTypeJSON
-	h.SealingNode = b.Node
-	return a.seal(&h, &chain.Envelope{Payload: payload, Salt: deriveSalt(a.head.Hash, a.head.Size)}, beside)
+	e := a.systemEvent(sourceGovernance, idPrefix+p.Key().Hash().String(), kind, payload, p.Causes, a.head.Size)
+	e.Subject, e.Priority, e.ClientTime = p.Subject, p.Priority, p.ClientTime
+	e.Traceparent, e.Extensions, e.ClientKeyID = p.Traceparent, p.Extensions, p.ClientKeyID
+	return a.seal(b.input(p, e), beside)
 }
 
 // decisionPayload is the payload of governance.deny, and, where beside is the

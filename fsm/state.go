@@ -74,9 +74,6 @@ var ErrFold = errors.New("entry can't be folded")
 // error the state is as before.
 func (s *state) fold(f fact) (effects, error) {
 	h := f.header
-	if h.Sequence == 0 && h.Kind != catalog.KindChainGenesis {
-		return effects{}, fmt.Errorf("fsm: %w: entry 0 is %s", ErrFold, h.Kind)
-	}
 	if h.Workspace != catalog.SystemWorkspace {
 		return effects{}, nil
 	}

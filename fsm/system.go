@@ -25,14 +25,10 @@ func (a *applier) configuration(c Configuration) (*ConfigurationResult, error) {
 
 func (a *applier) sealConfiguration(c *Configuration) error {
 	causes, flagged := a.state.explain(c)
-	h := a.header(0) // the time is the previous one plus one
-	h.Workspace, h.Source = catalog.SystemWorkspace, sourceCluster
-	h.ID = fmt.Sprintf("config-%d-%d", a.meta.RaftEpoch, c.RaftIndex)
-	h.Kind, h.SchemaVersion = catalog.KindClusterConfig, sealedSchema
-	h.Envelope.ContentType = contentTypeJSON
-	h.Principal = clusterPrincipal
-	h.Causes, h.RaftIndex = causes, c.RaftIndex
-	return a.seal(&h, &chain.Envelope{Payload: configPayload(c, flagged), Salt: deriveSalt(a.head.Hash, c.RaftIndex)}, nil)
+	id := fmt.Sprintf("config-%d-%d", a.meta.RaftEpoch, c.RaftIndex)
+	e := a.systemEvent(sourceCluster, id, catalog.KindClusterConfig, configPayload(c, flagged), causes, c.RaftIndex)
+	// Nobody stamped it: its time is the previous one plus one.
+	return a.seal(&chain.SealInput{Event: e, Principal: clusterPrincipal, RaftIndex: c.RaftIndex}, nil)
 }
 
 // genesis begins the chain with its first three entries.
@@ -84,13 +80,8 @@ func (a *applier) begin(c *GenesisCommand, g *Genesis) error {
 }
 
 func (a *applier) sealGenesis(c *GenesisCommand, kind, id string, payload []byte, causes []uint64) error {
-	h := a.header(c.Stamp)
-	h.Workspace, h.Source, h.ID = catalog.SystemWorkspace, sourceGenesis, id
-	h.Kind, h.SchemaVersion = kind, sealedSchema
-	h.Envelope.ContentType = contentTypeJSON
-	h.Principal, h.SealingNode = clusterPrincipal, c.Node
-	h.Causes = causes
-	return a.seal(&h, &chain.Envelope{Payload: payload, Salt: deriveSalt(a.head.Hash, a.head.Size)}, nil)
+	e := a.systemEvent(sourceGenesis, id, kind, payload, causes, a.head.Size)
+	return a.seal(&chain.SealInput{Stamp: c.Stamp, Event: e, Principal: clusterPrincipal, SealingNode: c.Node}, nil)
 }
 
 // governancePayload is the payload of governance.genesis, with the whole policy.

@@ -1,0 +1,238 @@
+package fsm
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/exonode/exonode/chain"
+)
+
+// A standing is where this node is, compared with a manifest.
+type standing uint8
+
+const (
+	standsBefore standing = iota // entries are missing
+	standsReady                  // what is missing is staged, and right
+	standsAt                     // exactly there
+	standsBeyond                 // further
+	standsApart                  // on another chain
+)
+
+// standing compares what is applied and staged with a manifest. An error is the
+// store's. f.mu is held.
+func (f *FSM) standing(m *Manifest) (standing, error) {
+	view := f.view.Load()
+	meta := &view.meta
+	if older(m.RaftEpoch, m.Applied, meta.RaftEpoch, meta.Applied) {
+		return standsBeyond, nil
+	}
+	if m.Head.Size < meta.Head.Size {
+		return standsApart, nil
+	}
+	if m.Head.Size == meta.Head.Size {
+		return f.standingAtHead(view, m)
+	}
+	if m.Applied == meta.Applied && m.RaftEpoch == meta.RaftEpoch {
+		return standsApart, nil
+	}
+	if staged := f.cfg.Staging.Staged(); staged != m.Head {
+		return standsBefore, nil
+	}
+	root, err := f.cfg.Staging.StagedRoot()
+	if err != nil {
+		return 0, fmt.Errorf("fsm: root of staging: %w", err)
+	}
+	progress, err := f.staged()
+	if err != nil {
+		return 0, err
+	}
+	encoded, err := progress.state.encode()
+	if err != nil {
+		return 0, err
+	}
+	if root != m.Root || !bytes.Equal(encoded, m.State) || len(progress.missing) > 0 {
+		return standsBefore, nil
+	}
+	return standsReady, nil
+}
+
+// standingAtHead is standing where the manifest has as many entries as the
+// store: at most the applied index differs, since log entries may add nothing
+// to the chain.
+func (f *FSM) standingAtHead(view *View, m *Manifest) (standing, error) {
+	meta := &view.meta
+	if m.Head != meta.Head || m.Root != meta.Root {
+		return standsApart, nil
+	}
+	encoded, err := view.state.encode()
+	if err != nil {
+		return 0, err
+	}
+	same := bytes.Equal(encoded, m.State)
+	if m.Applied == meta.Applied && m.RaftEpoch == meta.RaftEpoch {
+		if !same {
+			return standsApart, nil
+		}
+		return standsAt, nil
+	}
+	// Before genesis the state holds configurations that no entry tells of.
+	if !same && meta.Head.Size > 0 {
+		return standsApart, nil
+	}
+	if f.cfg.Staging.Staged() != meta.Head {
+		// Staged for another manifest; promoting would take it along.
+		if err := f.cfg.Staging.DropStaging(); err != nil {
+			return 0, fmt.Errorf("fsm: drop staging: %w", err)
+		}
+	}
+	return standsReady, nil
+}
+
+// Install is an InstallSnapshot request, before raft sees it.
+type Install struct {
+	// LastLogIndex and LastLogTerm are the request's.
+	LastLogIndex, LastLogTerm uint64
+	// Manifest is the snapshot's data.
+	Manifest []byte
+	// Holds reports whether raft's log here has an entry of that index and
+	// term. It may be nil.
+	Holds func(index, term uint64) bool
+}
+
+// Decision says what to do with an InstallSnapshot request.
+type Decision uint8
+
+// The decisions.
+const (
+	// AnswerError: raft must not see it; answer with the error that Admit
+	// returned. The leader tries again.
+	AnswerError Decision = 1
+	// AnswerSuccess: all that it would install is here already; answer
+	// success, with raft's current term, without raft.
+	AnswerSuccess Decision = 2
+	// PassToRaft: Restore will succeed at once.
+	PassToRaft Decision = 3
+)
+
+// Admit decides what becomes of an InstallSnapshot request. The transport asks
+// it for every one, since raft itself (raft.go, installSnapshot, of v1.7.3):
+//
+//   - does not look whether the snapshot is older than what it has. After a
+//     late or repeated one it sets its last applied index back (line 1927) and
+//     drops its log, all of it where the log store is monotonic (line 1939), so
+//     that entries which this node acknowledged are gone;
+//   - makes the manifest durable before it restores it (line 1904), and leaves
+//     it behind where Restore fails;
+//   - waits in its main goroutine for Restore (line 1921), so that a node that
+//     is fetching entries would miss heartbeats and elections.
+//
+// A request for what the node does not have yet starts catch-up.
+func (f *FSM) Admit(in Install) (Decision, error) {
+	m, _, err := decodeManifest(in.Manifest)
+	if err != nil {
+		return AnswerError, fmt.Errorf("fsm: install snapshot: %w", err)
+	}
+	if m.ChainID != f.cfg.ChainID {
+		return AnswerError, fmt.Errorf("fsm: install snapshot: manifest of chain %v, this node's is %v", m.ChainID, f.cfg.ChainID)
+	}
+	if err := f.Halted(); err != nil {
+		return AnswerError, fmt.Errorf("fsm: install snapshot on a halted node: %w", err)
+	}
+	decision, err := f.admit(&in, m)
+	var fatal *fatalError
+	if errors.As(err, &fatal) {
+		f.halt(fatal.err)
+	}
+	return decision, err
+}
+
+func (f *FSM) admit(in *Install, m *Manifest) (Decision, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	meta := f.view.Load().meta
+	if m.RaftEpoch == meta.RaftEpoch {
+		// Applied here, or at least in the log here; the leader takes our
+		// success for a match up to this index, which it then is.
+		if in.LastLogIndex <= meta.Applied || in.Holds != nil && in.Holds(in.LastLogIndex, in.LastLogTerm) {
+			return AnswerSuccess, nil
+		}
+	}
+	standing, err := f.standing(m)
+	if err != nil {
+		return AnswerError, &fatalError{err}
+	}
+	switch standing {
+	case standsReady, standsAt:
+		// standsAt: only no-ops and barriers are missing, which the
+		// leader's log no longer has.
+		return PassToRaft, nil
+	case standsBefore:
+		f.aim(m)
+		return AnswerError, &CatchingUp{Have: f.cfg.Staging.Staged().Size, Want: m.Head.Size}
+	}
+	return AnswerError, f.refusal(m, standing)
+}
+
+// Manifest returns the encoded manifest of what is applied: what a new node
+// prefetches up to before it is added to raft's configuration.
+func (f *FSM) Manifest() ([]byte, error) {
+	v := f.view.Load()
+	encoded, err := v.state.encode()
+	if err != nil {
+		return nil, err
+	}
+	m := v.manifest(f.cfg.ChainID, encoded)
+	return m.AppendBinary(nil)
+}
+
+// CatchUp has Catchup fetch and stage what a manifest names and this node lacks.
+// It returns at once: whether there is nothing left to do, the rest being what
+// Restore makes of it.
+func (f *FSM) CatchUp(manifest []byte) (done bool, err error) {
+	m, _, err := decodeManifest(manifest)
+	if err != nil {
+		return false, fmt.Errorf("fsm: catch up: %w", err)
+	}
+	if m.ChainID != f.cfg.ChainID {
+		return false, fmt.Errorf("fsm: catch up: manifest of chain %v, this node's is %v", m.ChainID, f.cfg.ChainID)
+	}
+	done, err = f.catchUp(m)
+	var fatal *fatalError
+	if errors.As(err, &fatal) {
+		f.halt(fatal.err)
+	}
+	return done, err
+}
+
+func (f *FSM) catchUp(m *Manifest) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	standing, err := f.standing(m)
+	switch {
+	case err != nil:
+		return false, &fatalError{err}
+	case standing == standsBefore:
+		f.aim(m)
+		return false, nil
+	case standing == standsApart:
+		return false, f.refusal(m, standing)
+	}
+	return true, nil
+}
+
+// aim makes a manifest what catch-up works towards. f.mu is held.
+func (f *FSM) aim(m *Manifest) {
+	c := *m
+	c.State = bytes.Clone(m.State)
+	f.target = &c
+	select {
+	case f.wake <- struct{}{}:
+	default: // it is going to look anyway
+	}
+}
+
+// headOf is what a record's successor links to.
+func headOf(s *Sealing) chain.Head {
+	return chain.Head{Size: s.Sequence + 1, Hash: s.Hash, Time: s.Time}
+}
