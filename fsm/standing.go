@@ -105,14 +105,14 @@ type Decision uint8
 
 // The decisions.
 const (
-	// AnswerError: raft must not see it; answer with the error that Admit
+	// NotReady: raft must not see it; answer with the error that Admit
 	// returned. The leader tries again.
-	AnswerError Decision = 1
-	// AnswerSuccess: all that it would install is here already; answer
+	NotReady Decision = 1
+	// AlreadyApplied: all that it would install is here already; answer
 	// success, with raft's current term, without raft.
-	AnswerSuccess Decision = 2
-	// PassToRaft: Restore will succeed at once.
-	PassToRaft Decision = 3
+	AlreadyApplied Decision = 2
+	// ReadyToInstall: Restore will succeed at once.
+	ReadyToInstall Decision = 3
 )
 
 // Admit decides what becomes of an InstallSnapshot request. The transport asks
@@ -131,13 +131,13 @@ const (
 func (f *FSM) Admit(in Install) (Decision, error) {
 	m, _, err := decodeManifest(in.Manifest)
 	if err != nil {
-		return AnswerError, fmt.Errorf("fsm: install snapshot: %w", err)
+		return NotReady, fmt.Errorf("fsm: install snapshot: %w", err)
 	}
 	if m.ChainID != f.cfg.ChainID {
-		return AnswerError, fmt.Errorf("fsm: install snapshot: manifest of chain %v, this node's is %v", m.ChainID, f.cfg.ChainID)
+		return NotReady, fmt.Errorf("fsm: install snapshot: manifest of chain %v, this node's is %v", m.ChainID, f.cfg.ChainID)
 	}
 	if err := f.Halted(); err != nil {
-		return AnswerError, fmt.Errorf("fsm: install snapshot on a halted node: %w", err)
+		return NotReady, fmt.Errorf("fsm: install snapshot on a halted node: %w", err)
 	}
 	decision, err := f.admit(&in, m)
 	var fatal *fatalError
@@ -155,23 +155,23 @@ func (f *FSM) admit(in *Install, m *Manifest) (Decision, error) {
 		// Applied here, or at least in the log here; the leader takes our
 		// success for a match up to this index, which it then is.
 		if in.LastLogIndex <= meta.Applied || in.Holds != nil && in.Holds(in.LastLogIndex, in.LastLogTerm) {
-			return AnswerSuccess, nil
+			return AlreadyApplied, nil
 		}
 	}
 	standing, err := f.standing(m)
 	if err != nil {
-		return AnswerError, &fatalError{err}
+		return NotReady, &fatalError{err}
 	}
 	switch standing {
 	case standsReady, standsAt:
 		// standsAt: only no-ops and barriers are missing, which the
 		// leader's log no longer has.
-		return PassToRaft, nil
+		return ReadyToInstall, nil
 	case standsBefore:
 		f.aim(m)
-		return AnswerError, &CatchingUp{Have: f.cfg.Staging.Staged().Size, Want: m.Head.Size}
+		return NotReady, &CatchingUp{Have: f.cfg.Staging.Staged().Size, Want: m.Head.Size}
 	}
-	return AnswerError, f.refusal(m, standing)
+	return NotReady, f.refusal(m, standing)
 }
 
 // Manifest returns the encoded manifest of what is applied: what a new node
