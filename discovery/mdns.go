@@ -88,6 +88,10 @@ type responder struct {
 	ifaces []iface
 	// answered is when an interface was last answered on, by its index.
 	answered map[int]time.Time
+	// owed says that a query came too soon after an answer: late then
+	// fires, and all are answered at once.
+	owed bool
+	late *time.Timer
 	// down says that the lack of multicast was logged.
 	down bool
 }
@@ -160,6 +164,8 @@ func (r *responder) session(ctx context.Context, l link, sink func(Event), reope
 	defer query.Stop()
 	rescan := time.NewTicker(rescanEvery)
 	defer rescan.Stop()
+	r.owed, r.late = false, time.NewTimer(answerEvery)
+	defer r.late.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -177,6 +183,11 @@ func (r *responder) session(ctx context.Context, l link, sink func(Event), reope
 				r.announce(l)
 				queries.reset()
 				query.Reset(0)
+			}
+		case <-r.late.C:
+			if r.owed {
+				r.owed = false
+				r.announce(l)
 			}
 		case <-query.C:
 			if r.ask(l) {
@@ -206,8 +217,7 @@ func (r *responder) rescan(l link) bool {
 	})
 }
 
-// ask sends a query and, with it, our own announcement's chance to be asked
-// for: queries go to everybody. It reports whether any interface took it.
+// ask sends a query, and reports whether any interface took it.
 func (r *responder) ask(l link) bool {
 	msg, err := r.query()
 	if err != nil {

@@ -173,6 +173,10 @@ func (r *responder) answer(l link, i iface, p packet, q *dns.Msg) {
 	} else {
 		now := time.Now()
 		if last, ok := r.answered[i.index]; ok && now.Sub(last) < answerEvery {
+			if !r.owed {
+				r.owed = true
+				r.late.Reset(answerEvery)
+			}
 			return
 		}
 		r.answered[i.index] = now

@@ -40,7 +40,11 @@ const (
 // ParseSeed reads host:port, [IPv6]:port, or a host without a port, which then
 // gets defaultPort. The host is an address or a DNS name.
 func ParseSeed(text string, defaultPort uint16) (Seed, error) {
-	if ip, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil {
+	bare := text
+	if strings.HasPrefix(text, "[") && strings.HasSuffix(text, "]") {
+		bare = text[1 : len(text)-1]
+	}
+	if ip, err := netip.ParseAddr(bare); err == nil && !strings.ContainsAny(ip.Zone(), "[]%:/ ") {
 		return seedOf(text, ip, "", defaultPort)
 	}
 	if !strings.Contains(text, ":") {
@@ -55,7 +59,7 @@ func ParseSeed(text string, defaultPort uint16) (Seed, error) {
 		return Seed{}, fmt.Errorf("%w %q: port %q is not a number from 1 to 65535", ErrSeed, text, portText)
 	}
 	ip, err := netip.ParseAddr(host)
-	if err != nil {
+	if err != nil || strings.ContainsAny(ip.Zone(), "[]%:/ ") {
 		return seedOf(text, netip.Addr{}, host, uint16(port))
 	}
 	return seedOf(text, ip, "", uint16(port))
