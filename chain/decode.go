@@ -40,8 +40,8 @@ func DecodeHeader(data []byte) (Header, error) {
 }
 
 func (h *Header) read(r *cbor.Reader) {
-	m := mapReader{r: r}
-	for m.start(headerRequired); m.next(); {
+	m := openMap(r, headerRequired)
+	for m.next() {
 		switch m.Key() {
 		case 0:
 			h.Version = r.Uint()
@@ -115,8 +115,8 @@ func (h *Header) readRest(m *mapReader) {
 }
 
 func (e *EnvelopeRef) read(r *cbor.Reader) {
-	m := mapReader{r: r}
-	for m.start(refRequired); m.next(); {
+	m := openMap(r, refRequired)
+	for m.next() {
 		switch m.Key() {
 		case 0:
 			r.Fixed(e.Hash[:])
@@ -149,8 +149,8 @@ func (v *Verdict) UnmarshalBinary(data []byte) error {
 }
 
 func (v *Verdict) read(r *cbor.Reader) {
-	m := mapReader{r: r}
-	for m.start(verdictRequired); m.next(); {
+	m := openMap(r, verdictRequired)
+	for m.next() {
 		switch m.Key() {
 		case 0:
 			v.Gate = m.text()
@@ -195,8 +195,8 @@ func (v *Verdict) read(r *cbor.Reader) {
 }
 
 func (o *RuleOutcome) read(r *cbor.Reader) {
-	m := mapReader{r: r}
-	for m.start(ruleRequired); m.next(); {
+	m := openMap(r, ruleRequired)
+	for m.next() {
 		switch m.Key() {
 		case 0:
 			o.ID = m.text()
@@ -212,8 +212,8 @@ func (o *RuleOutcome) read(r *cbor.Reader) {
 }
 
 func (c *Count) read(r *cbor.Reader) {
-	m := mapReader{r: r}
-	for m.start(countRequired); m.next(); {
+	m := openMap(r, countRequired)
+	for m.next() {
 		switch m.Key() {
 		case 0:
 			c.Name = m.text()
@@ -230,8 +230,8 @@ func (c *Count) read(r *cbor.Reader) {
 func (e *Envelope) UnmarshalBinary(data []byte) error {
 	*e = Envelope{}
 	r := cbor.NewReader(data)
-	m := mapReader{r: &r}
-	for m.start(envelopeRequired); m.next(); {
+	m := openMap(&r, envelopeRequired)
+	for m.next() {
 		switch m.Key() {
 		case 0:
 			e.Payload = r.Bytes()
@@ -270,9 +270,11 @@ type mapReader struct {
 	seen     uint64
 }
 
-func (m *mapReader) start(required uint64) {
-	m.at, m.required = m.r.Offset(), required
-	m.Fields = m.r.Map()
+// openMap reads the head of a map. The result is returned, not stored through a
+// pointer, so that the reader stays on the stack.
+func openMap(r *cbor.Reader, required uint64) mapReader {
+	at := r.Offset()
+	return mapReader{r: r, Fields: r.Map(), at: at, required: required}
 }
 
 // next reads the next key; at the end of the map it checks that no required one

@@ -22,11 +22,9 @@ func EventDigest(id ID, epoch uint64, e *Event) (Hash, error) {
 		return Hash{}, ErrNoSalt
 	}
 	b := make([]byte, 0, 512+len(e.Payload))
-	b = cbor.AppendMap(b, 8+count(
-		e.Subject != "", e.ContentType != "", e.DataSchema != "", e.DeclaredEffect != nil,
-		len(e.Causes) > 0, e.Priority != 0, e.ClientTime != 0, len(e.Extensions) > 0,
-		e.ClientKeyID != "",
-	))
+	b = cbor.AppendMap(b, 8+one(e.Subject != "")+one(e.ContentType != "")+one(e.DataSchema != "")+
+		one(e.DeclaredEffect != nil)+one(len(e.Causes) > 0)+one(e.Priority != 0)+
+		one(e.ClientTime != 0)+one(len(e.Extensions) > 0)+one(e.ClientKeyID != ""))
 	b = cbor.AppendBytes(append(b, 0), id[:])
 	b = cbor.AppendUint(append(b, 1), epoch)
 	b = cbor.AppendText(append(b, 2), e.Workspace)

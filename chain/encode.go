@@ -66,16 +66,15 @@ func (h *Header) append(b []byte) []byte {
 
 // pairs counts the keys that append writes.
 func (h *Header) pairs() int {
-	return 12 + count(
-		h.SchemaVersion != 0, h.Subject != "", h.Credential != "", h.OnBehalfOf != "",
-		h.Verdict != nil, len(h.Causes) > 0, h.Priority != 0, h.ClientTime != 0,
-		h.Traceparent != "", len(h.Extensions) > 0, h.ClientKeyID != "",
-		h.SealingNode != "", len(h.Attestation) > 0, h.RaftIndex != 0,
-	)
+	return 12 + one(h.SchemaVersion != 0) + one(h.Subject != "") + one(h.Credential != "") +
+		one(h.OnBehalfOf != "") + one(h.Verdict != nil) + one(len(h.Causes) > 0) +
+		one(h.Priority != 0) + one(h.ClientTime != 0) + one(h.Traceparent != "") +
+		one(len(h.Extensions) > 0) + one(h.ClientKeyID != "") + one(h.SealingNode != "") +
+		one(len(h.Attestation) > 0) + one(h.RaftIndex != 0)
 }
 
 func (r *EnvelopeRef) append(b []byte) []byte {
-	b = cbor.AppendMap(b, 2+count(r.ContentType != "", r.DataSchema != ""))
+	b = cbor.AppendMap(b, 2+one(r.ContentType != "")+one(r.DataSchema != ""))
 	b = cbor.AppendBytes(append(b, 0), r.Hash[:])
 	b = cbor.AppendUint(append(b, 1), r.Size)
 	b = appendOptionalText(b, 2, r.ContentType)
@@ -94,10 +93,9 @@ func (v *Verdict) AppendBinary(b []byte) ([]byte, error) {
 }
 
 func (v *Verdict) append(b []byte) []byte {
-	b = cbor.AppendMap(b, 5+count(
-		v.Declared != nil, len(v.Rules) > 0, len(v.Counts) > 0, v.Profile != "",
-		v.Request != 0, v.Permit != 0, len(v.Reasons) > 0, v.Emergency != 0,
-	))
+	b = cbor.AppendMap(b, 5+one(v.Declared != nil)+one(len(v.Rules) > 0)+one(len(v.Counts) > 0)+
+		one(v.Profile != "")+one(v.Request != 0)+one(v.Permit != 0)+one(len(v.Reasons) > 0)+
+		one(v.Emergency != 0))
 	b = cbor.AppendText(append(b, 0), v.Gate)
 	b = cbor.AppendUint(append(b, 1), uint64(v.Decision))
 	b = cbor.AppendUint(append(b, 2), v.Revision)
@@ -133,7 +131,7 @@ func (v *Verdict) append(b []byte) []byte {
 }
 
 func (r *RuleOutcome) append(b []byte) []byte {
-	b = cbor.AppendMap(b, 2+count(r.Failed))
+	b = cbor.AppendMap(b, 2+one(r.Failed))
 	b = cbor.AppendText(append(b, 0), r.ID)
 	b = cbor.AppendText(append(b, 1), r.Severity)
 	if r.Failed {
@@ -150,7 +148,7 @@ func (e *Envelope) AppendBinary(b []byte) ([]byte, error) {
 	if c.err != nil {
 		return b, fmt.Errorf("chain: encode envelope: %w", c.err)
 	}
-	b = cbor.AppendMap(b, 2+count(len(e.ClientSignature) > 0))
+	b = cbor.AppendMap(b, 2+one(len(e.ClientSignature) > 0))
 	b = cbor.AppendBytes(append(b, 0), e.Payload)
 	b = cbor.AppendBytes(append(b, 1), e.Salt[:])
 	if len(e.ClientSignature) > 0 {
@@ -219,13 +217,10 @@ func appendOptionalUint(b []byte, key, v uint64) []byte {
 	return cbor.AppendUint(cbor.AppendUint(b, key), v)
 }
 
-// count returns how many of its arguments are true.
-func count(present ...bool) int {
-	n := 0
-	for _, p := range present {
-		if p {
-			n++
-		}
+// one counts a key that is present.
+func one(present bool) int {
+	if present {
+		return 1
 	}
-	return n
+	return 0
 }

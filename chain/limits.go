@@ -138,7 +138,10 @@ func (c *checker) length(field string, n, limit int, required bool) bool {
 
 // text checks a field of printable text.
 func (c *checker) text(field, s string, limit int, required bool) {
-	if c.length(field, len(s), limit, required) && !printable(s) {
+	if len(s) == 0 && !required || len(s) > 0 && len(s) <= limit && printable(s) {
+		return
+	}
+	if c.length(field, len(s), limit, required) {
 		c.fail(FieldError{Field: field, Reason: BadSyntax, Detail: "UTF-8 text without control characters"})
 	}
 }
@@ -160,7 +163,7 @@ func (c *checker) contentType(s string) {
 	if !c.length("content_type", len(s), MaxContentType, false) {
 		return
 	}
-	if slash := strings.IndexByte(s, '/'); slash < 1 || slash == len(s)-1 || !printableASCII(s) {
+	if slash := strings.IndexByte(s, '/'); slash < 1 || slash == len(s)-1 || !asciiOnly(s) {
 		c.fail(FieldError{Field: "content_type", Reason: BadSyntax, Detail: "a media type such as application/json"})
 	}
 }
@@ -245,23 +248,27 @@ func (c *checker) signature(sig []byte) {
 	}
 }
 
-func printableASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] < 0x20 || s[i] > 0x7e {
-			return false
-		}
-	}
-	return true
-}
-
 // printable reports whether s is UTF-8 without characters that change how the
 // text around them is shown: C0 and C1 controls, DEL, line and paragraph
 // separators, and the controls of bidirectional text. The set is fixed here, so
 // that it does not move with a version of Unicode.
-func printable(s string) bool {
+func printable(s string) bool { return asciiOnly(s) || printableUnicode(s) }
+
+// asciiOnly reports whether all bytes are in 0x20..0x7e, eight at a time: of
+// such a byte neither itself, nor less 0x20, nor plus 1 has its upper bit set,
+// and nothing carries to its neighbour.
+func asciiOnly(s string) bool {
+	const each = 0x0101010101010101
+	for ; len(s) >= 8; s = s[8:] {
+		w := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+			uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+		if (w|(w-0x20*each)|(w+each))&(0x80*each) != 0 {
+			return false
+		}
+	}
 	for i := range len(s) {
-		if c := s[i]; c-0x20 > 0x7e-0x20 {
-			return c >= utf8.RuneSelf && printableUnicode(s[i:])
+		if s[i]-0x20 > 0x7e-0x20 {
+			return false
 		}
 	}
 	return true

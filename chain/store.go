@@ -70,6 +70,22 @@ type Sealing struct {
 	Principal string
 }
 
+// String returns the state's name in answers: "sealed", "denied", "pending" or
+// "closed".
+func (s SlotState) String() string {
+	switch s {
+	case SlotSealed:
+		return "sealed"
+	case SlotDenied:
+		return "denied"
+	case SlotPending:
+		return "pending"
+	case SlotClosed:
+		return "closed"
+	}
+	return "unknown"
+}
+
 // SlotChange sets the state of a key.
 type SlotChange struct {
 	Key  Key

@@ -1,6 +1,7 @@
 package cbor
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -112,30 +113,33 @@ func (r *Reader) Fixed(dst []byte) {
 
 // Text reads a text string.
 func (r *Reader) Text() string {
-	start := r.off
-	off, n := r.str(majorText)
-	b := r.data[off : off+n]
-	if !utf8.Valid(b) {
-		r.Fail(start, "text is not valid UTF-8")
-		return ""
-	}
-	if r.text != "" {
-		return r.text[off : off+n]
-	}
-	return string(b)
+	off, n := r.validText()
+	return r.textAt(off, n)
 }
 
 // TextBytes reads a text string as a part of the reader's data, without an
 // allocation.
 func (r *Reader) TextBytes() []byte {
-	start := r.off
-	off, n := r.str(majorText)
-	b := r.data[off : off+n : off+n]
-	if !utf8.Valid(b) {
-		r.Fail(start, "text is not valid UTF-8")
-		return nil
+	off, n := r.validText()
+	return r.data[off : off+n : off+n]
+}
+
+func (r *Reader) textAt(off, n int) string {
+	if r.text != "" {
+		return r.text[off : off+n]
 	}
-	return b
+	return string(r.data[off : off+n])
+}
+
+// validText reads a text string and returns where it is.
+func (r *Reader) validText() (off, n int) {
+	start := r.off
+	off, n = r.str(majorText)
+	if !utf8.Valid(r.data[off : off+n]) {
+		r.Fail(start, "text is not valid UTF-8")
+		return 0, 0
+	}
+	return off, n
 }
 
 // Bool reads a boolean.
@@ -164,12 +168,9 @@ func (r *Reader) TextMap() Attributes { return Attributes{r: r, left: r.count(ma
 type Fields struct {
 	r    *Reader
 	left int
-	// min is the least key that may come next; above is set once the key
-	// 2^64-1 came, after which none may.
-	min   uint64
-	above bool
-	key   uint64
-	at    int
+	min  uint64 // the least key that may come next
+	key  uint64
+	at   int
 }
 
 // Len returns how many pairs Next has not reached yet.
@@ -177,16 +178,30 @@ func (f *Fields) Len() int { return f.left }
 
 // Next reads the next key. It returns false at the map's end and on an error.
 func (f *Fields) Next() bool {
+	r := f.r
+	// After an error the offset is at the end, and not here.
+	if f.left > 0 && r.off < len(r.data) {
+		if c := uint64(r.data[r.off]); c < 24 && c >= f.min {
+			f.left--
+			f.at, f.key, f.min = r.off, c, c+1
+			r.off++
+			return true
+		}
+	}
+	return f.next()
+}
+
+func (f *Fields) next() bool {
 	if f.left == 0 || f.r.err != nil {
 		return false
 	}
 	f.left--
 	f.at = f.r.off
 	f.key = f.r.Uint()
-	if f.key < f.min || f.above {
+	if f.key < f.min || f.key == math.MaxUint64 && f.left > 0 {
 		f.r.Fail(f.at, "map keys are not in ascending order")
 	}
-	f.min, f.above = f.key+1, f.key == math.MaxUint64
+	f.min = f.key + 1
 	return f.r.err == nil
 }
 
@@ -200,8 +215,10 @@ func (f *Fields) Unknown() { f.r.Fail(f.at, fmt.Sprintf("unknown key %d", f.key)
 type Attributes struct {
 	r    *Reader
 	left int
-	key  string
-	any  bool
+	// The key's place in the data; kept as numbers, so that a Reader on the
+	// stack can stay there.
+	off, n int
+	any    bool
 }
 
 // Len returns how many pairs Next has not reached yet.
@@ -213,17 +230,20 @@ func (a *Attributes) Next() bool {
 		return false
 	}
 	a.left--
-	start, previous := a.r.off, a.key
-	a.key = a.r.Text()
-	if a.any && a.r.err == nil && CompareText(previous, a.key) >= 0 {
-		a.r.Fail(start, "map keys are not in ascending order")
+	start := a.r.off
+	off, n := a.r.validText()
+	if a.any && a.r.err == nil {
+		previous, key := a.r.data[a.off:a.off+a.n], a.r.data[off:off+n]
+		if n < a.n || n == a.n && bytes.Compare(previous, key) >= 0 {
+			a.r.Fail(start, "map keys are not in ascending order")
+		}
 	}
-	a.any = true
+	a.off, a.n, a.any = off, n, true
 	return a.r.err == nil
 }
 
 // Key returns the key that Next read.
-func (a *Attributes) Key() string { return a.key }
+func (a *Attributes) Key() string { return a.r.textAt(a.off, a.n) }
 
 // count reads the head of an array or map whose every element takes at least
 // size bytes.
@@ -241,6 +261,12 @@ func (r *Reader) count(major byte, size int) int {
 // offset and length.
 func (r *Reader) str(major byte) (off, n int) {
 	start := r.off
+	if start < len(r.data) {
+		if n := int(r.data[start]) - int(major); n >= 0 && n < 24 && n < len(r.data)-start {
+			r.off = start + 1 + n
+			return start + 1, n
+		}
+	}
 	v := r.head(major)
 	if v > uint64(len(r.data)-r.off) {
 		r.Fail(start, "string goes beyond the end of the data")
