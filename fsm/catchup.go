@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/exonode/exonode/catalog"
 	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/chain/cbor"
 )
@@ -39,17 +38,9 @@ const (
 	lastPause  = 5 * time.Second
 )
 
-// Progress is how far catch-up is.
-type Progress struct {
-	// Have and Want count entries of the chain.
-	Have, Want uint64
-	// Err is why the last attempt ended; nil while there is nothing wrong.
-	Err error
-}
-
 // Catchup fetches what a manifest names, verifies and folds each entry as it
 // arrives, and stages it. It goes on after a restart, or with another peer,
-// where it stopped. Restore and Admit give it its targets.
+// where it stopped. Restore, Admit and Prefetch give it its targets.
 type Catchup struct {
 	fsm     *FSM
 	fetcher Fetcher
@@ -63,29 +54,55 @@ type Catchup struct {
 }
 
 // NewCatchup returns the runner for a state machine; there is one for each.
-func NewCatchup(f *FSM, fetcher Fetcher, logger *slog.Logger) (*Catchup, error) {
-	if f == nil || fetcher == nil || logger == nil {
-		return nil, errors.New("fsm: catch-up needs a state machine, a fetcher and a logger")
+func NewCatchup(f *FSM, fetcher Fetcher) (*Catchup, error) {
+	if f == nil || fetcher == nil {
+		return nil, errors.New("fsm: catch-up needs a state machine and a fetcher")
 	}
-	return &Catchup{fsm: f, fetcher: fetcher, logger: logger}, nil
+	return &Catchup{fsm: f, fetcher: fetcher, logger: f.cfg.Logger}, nil
 }
 
-// Fetched returns how many entries were fetched and found good so far.
+// Fetched returns how many entries were fetched, found good and staged so far.
 func (c *Catchup) Fetched() uint64 { return c.fetched.Load() }
 
-// Progress returns how far catch-up is; false where there is nothing to catch up.
-func (c *Catchup) Progress() (Progress, bool) {
+// Progress returns how many of the chain's entries are here or staged, and how
+// many there will be; ok is false where there is nothing to catch up.
+func (c *Catchup) Progress() (have, want uint64, ok bool) {
 	f := c.fsm
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.target == nil || f.target.Head.Size <= f.view.Load().meta.Head.Size {
-		return Progress{}, false
+	if f.target == nil {
+		return 0, 0, false
 	}
-	p := Progress{Have: f.cfg.Staging.Staged().Size, Want: f.target.Head.Size}
+	return f.cfg.Staging.Staged().Size, f.target.head.Size, true
+}
+
+// Err returns why the last attempt failed; nil once another got further.
+func (c *Catchup) Err() error {
 	if err := c.failure.Load(); err != nil {
-		p.Err = *err
+		return *err
 	}
-	return p, true
+	return nil
+}
+
+// Prefetch stages the chain up to a head that a member told, for a node that is
+// about to be added to raft's configuration. It returns once that is done, or
+// another target came in between. Run does the work.
+func (c *Catchup) Prefetch(ctx context.Context, head chain.Head) error {
+	t := &target{head: head, ended: make(chan error, 1)}
+	c.fsm.mu.Lock()
+	c.fsm.setTarget(t)
+	c.fsm.mu.Unlock()
+	select {
+	case err := <-t.ended:
+		return err
+	case <-ctx.Done():
+	}
+	c.fsm.mu.Lock()
+	defer c.fsm.mu.Unlock()
+	if c.fsm.target == t {
+		c.fsm.target = nil
+	}
+	return ctx.Err()
 }
 
 // Run works towards each target until ctx ends. A failing store halts the state
@@ -109,7 +126,6 @@ func (c *Catchup) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err == nil:
-			c.failure.Store(nil)
 			pause, again = firstPause, nil
 			continue
 		case errors.Is(err, ErrDiverged):
@@ -126,11 +142,11 @@ func (c *Catchup) Run(ctx context.Context) error {
 // attempt fetches until the newest target is staged.
 func (c *Catchup) attempt(ctx context.Context) error {
 	for {
-		m, err := c.position()
-		if err != nil || m == nil {
+		to, err := c.position()
+		if err != nil || to == 0 {
 			return err
 		}
-		err = c.fetch(ctx, m, min(c.at.Size+fetchEntries, m.Head.Size))
+		err = c.fetch(ctx, min(c.at.Size+fetchEntries, to))
 		// What was staged stays, also over a crash, whatever ended the range.
 		if err := c.locked(c.fsm.cfg.Staging.FlushStaging); err != nil {
 			return &fatalError{fmt.Errorf("fsm: flush staging: %w", err)}
@@ -147,72 +163,101 @@ func (c *Catchup) locked(do func() error) error {
 	return do()
 }
 
-// position returns the target, and sets where to go on from; nil where there is
-// nothing to do. Staging that does not lead to the target is dropped.
-func (c *Catchup) position() (*Manifest, error) {
+// position returns the size of the chain to fetch, and sets where to go on from;
+// 0 where there is nothing to do. Staging that does not lead to the target is
+// dropped.
+func (c *Catchup) position() (uint64, error) {
 	f := c.fsm
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	m := f.target
-	if m == nil {
-		return nil, nil
+	t := f.target
+	if t == nil {
+		return 0, nil
 	}
-	standing, err := f.standing(m)
-	switch {
-	case err != nil:
-		return nil, &fatalError{err}
-	case standing == standsApart:
-		f.target = nil
-		return nil, f.refusal(m, standing)
-	case standing == standsReady:
-		c.logger.Info("caught up with the manifest", "entries", m.Head.Size, "fetched", c.fetched.Load())
-		f.target = nil
-		return nil, nil
-	case standing != standsBefore:
-		f.target = nil
-		return nil, nil
+	if there, err := c.there(t); err != nil || there {
+		return 0, err
 	}
 	staged := f.cfg.Staging.Staged()
-	if c.at != staged || staged == f.view.Load().meta.Head {
-		if err := c.resume(); err != nil {
-			return nil, err
-		}
+	if staged.Size < t.head.Size {
+		return t.head.Size, c.resume(staged)
 	}
-	if staged.Size < m.Head.Size {
-		return m, nil
-	}
-	if staged == m.Head && len(c.fold.missing) > 0 {
-		// Redacted by entries beyond the manifest, or withheld: a later
-		// manifest tells.
-		f.target = nil
-		return nil, fmt.Errorf("fsm: entry %d and %d more came without their envelopes, which no entry up to %d redacts",
-			c.fold.missing[0], len(c.fold.missing)-1, m.Head.Size-1)
-	}
+	// Staged for a longer manifest than the leader of now has, or wrong.
 	if err := f.cfg.Staging.DropStaging(); err != nil {
-		return nil, &fatalError{fmt.Errorf("fsm: drop staging: %w", err)}
+		return 0, &fatalError{fmt.Errorf("fsm: drop staging: %w", err)}
 	}
-	if staged.Size > m.Head.Size {
-		// Staged for a longer manifest than the leader of now has.
-		return m, c.resume()
+	if staged.Size > t.head.Size {
+		return t.head.Size, c.resume(f.cfg.Staging.Staged())
 	}
-	return nil, fmt.Errorf("fsm: %d entries staged with hash %v, the manifest names %v, or another root or state: %w",
-		staged.Size, staged.Hash, m.Head.Hash, ErrDiverged)
+	err := fmt.Errorf("fsm: %d entries were staged with hash %v, wanted are %v and the root and state that go with them: %w",
+		staged.Size, staged.Hash, t.head.Hash, ErrDiverged)
+	if t.manifest == nil {
+		f.endTarget(err)
+	}
+	return 0, err
 }
 
-// resume reads where staging reaches, and what is folded up to there. The state
+// there reports whether nothing is left to be fetched, and then ends the target.
+// The state machine's mu is held.
+func (c *Catchup) there(t *target) (bool, error) {
+	f := c.fsm
+	staged := f.cfg.Staging.Staged()
+	if t.manifest == nil {
+		if staged != t.head && staged.Size <= t.head.Size {
+			return false, nil
+		}
+		c.failure.Store(nil)
+		f.endTarget(nil)
+		return true, nil
+	}
+	standing, err := f.standing(t.manifest)
+	if err != nil {
+		return false, &fatalError{err}
+	}
+	switch standing {
+	case standsApart:
+		err = f.refusal(t.manifest, standing)
+	case standsReady:
+		c.failure.Store(nil)
+		c.logger.Info("caught up with the manifest", "entries", t.head.Size, "fetched", c.fetched.Load())
+	case standsBefore:
+		if staged != t.head {
+			return false, nil
+		}
+		p, err := f.staged()
+		if err != nil {
+			return false, &fatalError{err}
+		}
+		if len(p.missing) == 0 {
+			return false, nil
+		}
+		// Redacted by entries beyond the manifest, or withheld; a later
+		// manifest tells. Nobody has them any more, so asking again is
+		// of no use.
+		f.endTarget(nil)
+		return false, fmt.Errorf("fsm: entry %d and %d more came without their envelopes, and no entry up to %d redacts them",
+			p.missing[0], len(p.missing)-1, t.head.Size-1)
+	}
+	f.endTarget(err)
+	return true, err
+}
+
+// resume sets where to go on from, and what is folded up to there. The state
 // machine's mu is held.
-func (c *Catchup) resume() error {
-	var err error
-	if c.fold, err = c.fsm.staged(); err != nil {
+func (c *Catchup) resume(staged chain.Head) error {
+	if c.at == staged && staged != c.fsm.view.Load().meta.Head {
+		return nil // where this runner left it
+	}
+	fold, err := c.fsm.staged()
+	if err != nil {
 		return &fatalError{err}
 	}
-	c.at = c.fsm.cfg.Staging.Staged()
+	c.at, c.fold = staged, fold
 	return nil
 }
 
 // fetch fetches, checks and stages entries up to a size.
-func (c *Catchup) fetch(ctx context.Context, m *Manifest, to uint64) error {
-	chunk := newChunk(c, m)
+func (c *Catchup) fetch(ctx context.Context, to uint64) error {
+	chunk := newChunk(c)
 	for record, err := range c.fetcher.Fetch(ctx, c.at.Size, to) {
 		if err == nil {
 			err = chunk.add(&record)
@@ -242,7 +287,6 @@ func (c *Catchup) fetch(ctx context.Context, m *Manifest, to uint64) error {
 // chunk is a run of verified entries that are not staged yet.
 type chunk struct {
 	c       *Catchup
-	chainID chain.ID
 	head    chain.Head
 	fold    progress
 	changed bool // fold, since the last stage
@@ -250,8 +294,8 @@ type chunk struct {
 	bytes   int
 }
 
-func newChunk(c *Catchup, m *Manifest) *chunk {
-	return &chunk{c: c, chainID: m.ChainID, head: c.at, fold: c.fold.clone()}
+func newChunk(c *Catchup) *chunk {
+	return &chunk{c: c, head: c.at, fold: c.fold.clone()}
 }
 
 func (k *chunk) full() bool {
@@ -263,7 +307,7 @@ func (k *chunk) add(record *chain.Record) error {
 	if len(k.update.Entries) == 0 {
 		k.update.Entries = make([]Sealing, 0, stageEntries)
 	}
-	e, err := checkRecord(record, k.chainID, k.head, k.fold.state.epoch)
+	e, err := checkRecord(record, k.c.fsm.cfg.ChainID, k.head, k.fold.state.epoch)
 	if err != nil {
 		return err
 	}
@@ -332,104 +376,10 @@ func (k *chunk) stage() error {
 		return err
 	}
 	c.fetched.Add(uint64(n))
+	c.failure.Store(nil)
 	c.at, c.fold = k.head, k.fold.clone()
 	k.update, k.changed, k.bytes = Update{}, false, 0
 	return nil
-}
-
-// checkedEntry is a record that is good by itself and follows its predecessor.
-type checkedEntry struct {
-	header  chain.Header
-	hash    chain.Hash
-	payload []byte
-	// lacks is whether an envelope is missing that only a redaction may
-	// take away.
-	lacks bool
-}
-
-// checkRecord checks an entry against the chain so far.
-func checkRecord(r *chain.Record, id chain.ID, prev chain.Head, epoch uint64) (e checkedEntry, err error) {
-	if r.Sequence != prev.Size {
-		return e, fmt.Errorf("got entry %d", r.Sequence)
-	}
-	h := &e.header
-	if err := h.UnmarshalBinary(r.Header); err != nil {
-		return e, err
-	}
-	system := h.Workspace == catalog.SystemWorkspace
-	genesis := system && h.Kind == catalog.KindChainGenesis
-	switch {
-	case h.ChainID != id:
-		return e, fmt.Errorf("is of chain %v", h.ChainID)
-	case h.Sequence != prev.Size:
-		return e, fmt.Errorf("its header says entry %d", h.Sequence)
-	case h.Previous != prev.Hash:
-		return e, fmt.Errorf("links to %v, the entry before it is %v", h.Previous, prev.Hash)
-	case h.Time <= prev.Time:
-		return e, fmt.Errorf("its time %d is not after %d", h.Time, prev.Time)
-	case genesis != (prev.Size == 0):
-		return e, fmt.Errorf("is %s", h.Kind)
-	case prev.Size > 0 && h.Epoch != epoch && !(system && h.Kind == catalog.KindChainRecover && h.Epoch > epoch):
-		return e, fmt.Errorf("goes from epoch %d to %d", epoch, h.Epoch)
-	}
-	e.hash = chain.HeaderHash(r.Header)
-	if r.Envelope == nil {
-		if e.lacks = true; system {
-			return e, errors.New("entries of workspace system keep their envelopes")
-		}
-		return e, noBeside(r)
-	}
-	envelope, err := checkEnvelope(r.Envelope, h.Envelope.Hash, h.Envelope.Size)
-	if err != nil {
-		return e, err
-	}
-	e.payload = envelope.Payload
-	if !system || h.Kind != catalog.KindGovernanceEscalate {
-		return e, noBeside(r)
-	}
-	if r.Beside == nil {
-		e.lacks = true
-		return e, nil
-	}
-	return e, checkBeside(r.Beside, e.payload)
-}
-
-func noBeside(r *chain.Record) error {
-	if r.Beside != nil {
-		return errors.New("has a second envelope")
-	}
-	return nil
-}
-
-func checkEnvelope(encoded []byte, hash chain.Hash, size uint64) (chain.Envelope, error) {
-	if chain.EnvelopeHash(encoded) != hash {
-		return chain.Envelope{}, errors.New("its envelope has another hash than its header names")
-	}
-	e, err := chain.DecodeEnvelope(encoded)
-	if err != nil {
-		return chain.Envelope{}, err
-	}
-	if uint64(len(e.Payload)) != size {
-		return chain.Envelope{}, fmt.Errorf("its payload has %d bytes, its header says %d", len(e.Payload), size)
-	}
-	return e, nil
-}
-
-// checkBeside checks the envelope of an escalated event against what the
-// escalation's payload says of it.
-func checkBeside(beside, payload []byte) error {
-	m, err := readMembers(payload)
-	if err != nil {
-		return err
-	}
-	text, size := m.text("envelope_hash"), m.uint("payload_size")
-	var hash chain.Hash
-	m.fail("envelope_hash", hash.UnmarshalText([]byte(text)))
-	if err := m.result(); err != nil {
-		return err
-	}
-	_, err = checkEnvelope(beside, hash, size)
-	return err
 }
 
 // progress is what staging keeps as its state: the folded state, and which

@@ -48,8 +48,8 @@ type FSM struct {
 	// raft's goroutine makes, and staging, which catch-up does. It also
 	// guards the fields below.
 	mu sync.Mutex
-	// target is the manifest that catch-up works towards; nil is none.
-	target *Manifest
+	// target is what catch-up works towards; nil is nothing.
+	target *target
 	// overlay is empty between two ApplyBatches; it is kept for its memory.
 	overlay map[chain.Key]Slot
 }

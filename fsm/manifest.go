@@ -143,7 +143,13 @@ func decodeManifest(data []byte) (*Manifest, state, error) {
 	return m, s, nil
 }
 
-// readManifest reads a manifest to its end.
+// ReadManifest reads a manifest to the end of r. The error wraps ErrManifest
+// where it is r's content that is wrong.
+func ReadManifest(r io.Reader) (*Manifest, error) {
+	m, _, err := readManifest(r)
+	return m, err
+}
+
 func readManifest(r io.Reader) (*Manifest, state, error) {
 	data, err := io.ReadAll(io.LimitReader(r, MaxManifestSize+1))
 	if err != nil {

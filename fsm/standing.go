@@ -174,62 +174,41 @@ func (f *FSM) admit(in *Install, m *Manifest) (Decision, error) {
 	return NotReady, f.refusal(m, standing)
 }
 
-// Manifest returns the encoded manifest of what is applied: what a new node
-// prefetches up to before it is added to raft's configuration.
-func (f *FSM) Manifest() ([]byte, error) {
-	v := f.view.Load()
-	encoded, err := v.state.encode()
-	if err != nil {
-		return nil, err
-	}
-	m := v.manifest(f.cfg.ChainID, encoded)
-	return m.AppendBinary(nil)
+// target is what catch-up works towards.
+type target struct {
+	head chain.Head
+	// manifest is nil for a prefetch, which knows the head alone.
+	manifest *Manifest
+	// ended is told once how a prefetch ended; it has room for that.
+	ended chan error
 }
 
-// CatchUp has Catchup fetch and stage what a manifest names and this node lacks.
-// It returns at once: whether there is nothing left to do, the rest being what
-// Restore makes of it.
-func (f *FSM) CatchUp(manifest []byte) (done bool, err error) {
-	m, _, err := decodeManifest(manifest)
-	if err != nil {
-		return false, fmt.Errorf("fsm: catch up: %w", err)
-	}
-	if m.ChainID != f.cfg.ChainID {
-		return false, fmt.Errorf("fsm: catch up: manifest of chain %v, this node's is %v", m.ChainID, f.cfg.ChainID)
-	}
-	done, err = f.catchUp(m)
-	var fatal *fatalError
-	if errors.As(err, &fatal) {
-		f.halt(fatal.err)
-	}
-	return done, err
-}
-
-func (f *FSM) catchUp(m *Manifest) (bool, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	standing, err := f.standing(m)
-	switch {
-	case err != nil:
-		return false, &fatalError{err}
-	case standing == standsBefore:
-		f.aim(m)
-		return false, nil
-	case standing == standsApart:
-		return false, f.refusal(m, standing)
-	}
-	return true, nil
-}
+// errReplaced says that another target took the place of a prefetch.
+var errReplaced = errors.New("fsm: another target replaced the prefetch")
 
 // aim makes a manifest what catch-up works towards. f.mu is held.
 func (f *FSM) aim(m *Manifest) {
 	c := *m
 	c.State = bytes.Clone(m.State)
-	f.target = &c
+	f.setTarget(&target{head: m.Head, manifest: &c})
+}
+
+// setTarget replaces the target; f.mu is held.
+func (f *FSM) setTarget(t *target) {
+	f.endTarget(errReplaced)
+	f.target = t
 	select {
 	case f.wake <- struct{}{}:
 	default: // it is going to look anyway
 	}
+}
+
+// endTarget takes the target away; f.mu is held.
+func (f *FSM) endTarget(err error) {
+	if f.target != nil && f.target.ended != nil {
+		f.target.ended <- err
+	}
+	f.target = nil
 }
 
 // headOf is what a record's successor links to.

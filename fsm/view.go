@@ -80,6 +80,9 @@ func (v *View) Removed(nodeID string) bool {
 	return ok
 }
 
+// RemovedNodes returns the ids of all nodes for which Removed is true, sorted.
+func (v *View) RemovedNodes() []string { return v.state.removed }
+
 // GenesisFacts are what the state keeps of entry 0.
 type GenesisFacts struct {
 	ChainID     chain.ID
