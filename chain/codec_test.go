@@ -1,0 +1,642 @@
+package chain_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/chain/cbor"
+)
+
+// minimalHeader has no optional field.
+func minimalHeader() chain.Header {
+	return chain.Header{
+		Version: chain.FormatVersion, ChainID: testID, Time: 1, Workspace: "w", Source: "s", ID: "i", Kind: "k",
+		Principal: "p",
+	}
+}
+
+// maximalHeader has every field, each at its limit.
+func maximalHeader() chain.Header {
+	name := func(prefix string, i, size int) string {
+		s := fmt.Sprintf("%s%02d", prefix, i)
+		return s + strings.Repeat("x", size-len(s))
+	}
+	h := chain.Header{
+		Version: chain.FormatVersion, ChainID: testID, Epoch: math.MaxUint64, Sequence: math.MaxUint64,
+		Previous: chain.HeaderHash([]byte("previous")), Time: math.MaxInt64,
+		Workspace: strings.Repeat("w", chain.MaxWorkspace), Source: strings.Repeat("s", chain.MaxSource),
+		ID: strings.Repeat("ü", chain.MaxID/2), Kind: strings.Repeat("k", chain.MaxKind),
+		SchemaVersion: math.MaxUint64, Subject: strings.Repeat("s", chain.MaxSubject),
+		Principal: strings.Repeat("p", chain.MaxPrincipal), Credential: strings.Repeat("c", chain.MaxCredential),
+		OnBehalfOf: strings.Repeat("o", chain.MaxPrincipal),
+		Envelope: chain.EnvelopeRef{
+			Hash: chain.EnvelopeHash([]byte("envelope")), Size: math.MaxUint64,
+			ContentType: "a/" + strings.Repeat("t", chain.MaxContentType-2),
+			DataSchema:  strings.Repeat("d", chain.MaxDataSchema),
+		},
+		Verdict: &chain.Verdict{
+			Gate: strings.Repeat("g", chain.MaxKind), Decision: chain.Emergency, Revision: math.MaxUint64,
+			PolicyHash: chain.PolicyHash([]byte("policy")), Declared: &chain.Effect{1, 2, 3, 4, 5},
+			Effective: chain.Effect{10000, 10000, 10000, 10000, 10000},
+			Profile:   strings.Repeat("p", chain.MaxVerdictName),
+			Request:   math.MaxUint64, Permit: math.MaxUint64, Emergency: math.MaxUint64,
+		},
+		Priority: 1, ClientTime: math.MaxInt64,
+		Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+		ClientKeyID: strings.Repeat("k", chain.MaxKeyID), SealingNode: strings.Repeat("n", chain.MaxSealingNode),
+		Attestation: bytes.Repeat([]byte{0xa7}, chain.MaxAttestation), RaftIndex: math.MaxUint64,
+	}
+	for i := range chain.MaxVerdictItems {
+		h.Verdict.Rules = append(h.Verdict.Rules, chain.RuleOutcome{ID: name("r", i, chain.MaxVerdictName), Severity: "critical", Failed: true})
+		h.Verdict.Counts = append(h.Verdict.Counts, chain.Count{Name: name("c", i, chain.MaxVerdictName), Value: math.MaxUint64})
+		h.Verdict.Reasons = append(h.Verdict.Reasons, name("z", i, chain.MaxVerdictName))
+	}
+	for i := range chain.MaxCauses {
+		h.Causes = append(h.Causes, math.MaxUint64-chain.MaxCauses+uint64(i))
+	}
+	left := chain.MaxExtensionsSize - chain.MaxExtensions*chain.MaxExtensionName
+	for i := range chain.MaxExtensions {
+		n := min(left, chain.MaxExtensionValue)
+		h.Extensions = append(h.Extensions, chain.Extension{Name: name("e", i, chain.MaxExtensionName), Value: strings.Repeat("v", n)})
+		left -= n
+	}
+	return h
+}
+
+// manyHeader has every field, of moderate size.
+func manyHeader() chain.Header {
+	h := typicalHeader()
+	h.Epoch, h.Credential, h.OnBehalfOf = 2, "token", "alice"
+	h.Envelope.DataSchema = "https://example.com/schema"
+	h.Verdict.Declared = &chain.Effect{0, 1, 0, 10000, 5}
+	h.Verdict.Effective = chain.Effect{2000, 1, 0, 10000, 5}
+	h.Verdict.Decision = chain.Warn
+	h.Verdict.Rules = []chain.RuleOutcome{{ID: "night", Severity: "advisory"}, {ID: "broken", Severity: "blocking", Failed: true}}
+	h.Verdict.Counts = []chain.Count{{Name: "agent.spawn/1h", Value: 17}, {Name: "tool.execute/1m", Value: 0}}
+	h.Verdict.Reasons = []string{"novelty>elevate", "rule:night"}
+	h.Verdict.Request, h.Verdict.Permit, h.Verdict.Emergency = 7, 8, 9
+	h.Causes = []uint64{0, 5, 300}
+	h.Priority = 1
+	h.Traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	h.Extensions = []chain.Extension{
+		{Name: "a", Value: int64(-5)}, {Name: "bbbb", Value: "text ü"}, {Name: "ccc", Value: true},
+		{Name: "dd", Value: false}, {Name: "e", Value: int64(math.MaxInt32)}, {Name: "empty", Value: ""},
+	}
+	h.ClientKeyID, h.Attestation, h.RaftIndex = "key-1", []byte{1, 2, 3}, 99
+	return h
+}
+
+func TestHeaderRoundTrip(t *testing.T) {
+	for name, h := range map[string]chain.Header{
+		"minimal": minimalHeader(), "typical": typicalHeader(), "many": manyHeader(), "maximal": maximalHeader(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, err := h.AppendBinary([]byte("prefix"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			b = b[len("prefix"):]
+			t.Logf("%d bytes", len(b))
+			if len(b) > chain.MaxHeaderSize {
+				t.Errorf("%d bytes, over the limit", len(b))
+			}
+			got, err := chain.DecodeHeader(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			clear(b)
+			if diff := cmp.Diff(h, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// TestNearMisses changes every byte of a header that has every field, in several
+// ways: a decoder refuses the result, or it is another header's only encoding.
+func TestNearMisses(t *testing.T) {
+	h := manyHeader()
+	b, err := h.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := 0
+	for i := range b {
+		for _, x := range []byte{1, 2, 4, 8, 16, 32, 64, 128, 255} {
+			c := slices.Clone(b)
+			c[i] ^= x
+			if got, err := chain.DecodeHeader(c); err == nil {
+				accepted++
+				if again, err := got.MarshalBinary(); err != nil || !bytes.Equal(again, c) {
+					t.Fatalf("byte %d: accepted %x, wrote %x (%v)", i, c, again, err)
+				}
+			}
+		}
+		if _, err := chain.DecodeHeader(b[:i]); err == nil {
+			t.Fatalf("accepted the first %d bytes", i)
+		}
+	}
+	if accepted == 0 {
+		t.Error("no change was another header: the test tests nothing")
+	}
+}
+
+// pairs splits an encoded header's map into its encoded pairs.
+func TestPresentButEmpty(t *testing.T) {
+	h := minimalHeader()
+	b, err := h.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, uint0, list := []byte{0x60}, []byte{0x00}, []byte{0x80}
+	for key, empty := range map[uint64][]byte{
+		10: uint0, 11: text, 13: text, 14: text, 17: list, 18: uint0, 19: uint0, 20: text, 21: {0xa0}, 22: text,
+		23: text, 24: {0x40}, 25: uint0,
+	} {
+		// Keys over 15 go to the end; 10 to 14 are inserted by decoding
+		// the rest again.
+		out := cbor.AppendMap(nil, int(b[0]&0x1f)+1)
+		inserted := false
+		add := func() {
+			out = append(cbor.AppendUint(out, key), empty...)
+			inserted = true
+		}
+		rest := b[1:]
+		for len(rest) > 0 {
+			if !inserted && uint64(rest[0]) > key {
+				add()
+			}
+			n := itemSize(t, rest[1:])
+			out = append(out, rest[:1+n]...)
+			rest = rest[1+n:]
+		}
+		if !inserted {
+			add()
+		}
+		_, err := chain.DecodeHeader(out)
+		var ce *cbor.Error
+		if !errors.As(err, &ce) || !strings.Contains(ce.Reason, fmt.Sprintf("key %d is present but empty", key)) {
+			t.Errorf("key %d, empty: %v", key, err)
+		}
+	}
+}
+
+// itemSize returns the size of the CBOR item that b begins with.
+func itemSize(t *testing.T, b []byte) int {
+	t.Helper()
+	r := cbor.NewReader(b)
+	switch r.Peek() {
+	case cbor.Uint:
+		r.Uint()
+	case cbor.Bytes:
+		r.Bytes()
+	case cbor.Text:
+		r.Text()
+	case cbor.Map:
+		for m := r.Map(); m.Next(); {
+			if r.Peek() == cbor.Bytes {
+				r.Bytes()
+			} else {
+				r.Uint()
+			}
+		}
+	}
+	if r.Err() != nil {
+		t.Fatal(r.Err())
+	}
+	return r.Offset()
+}
+
+func TestMissingKeys(t *testing.T) {
+	h := minimalHeader()
+	b, err := h.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := 1; at < len(b); {
+		n := 1 + itemSize(t, b[at+1:])
+		c := append([]byte{b[0] - 1}, b[1:at]...)
+		c = append(c, b[at+n:]...)
+		_, err := chain.DecodeHeader(c)
+		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("without key %d", b[at])) {
+			t.Errorf("without key %d: %v", b[at], err)
+		}
+		at += n
+	}
+}
+
+// fieldCase breaks one field of a header.
+type fieldCase struct {
+	name   string
+	change func(*chain.Header)
+	field  string
+	reason chain.Reason
+}
+
+func TestHeaderFields(t *testing.T) {
+	long := func(n int) string { return strings.Repeat("a", n) }
+	tests := []fieldCase{
+		{"version", func(h *chain.Header) { h.Version = 2 }, "version", chain.Unsupported},
+		{"no time", func(h *chain.Header) { h.Time = 0 }, "time", chain.OutOfRange},
+		{"negative time", func(h *chain.Header) { h.Time = -1 }, "time", chain.OutOfRange},
+		{"no workspace", func(h *chain.Header) { h.Workspace = "" }, "workspace", chain.Missing},
+		{"upper-case workspace", func(h *chain.Header) { h.Workspace = "A" }, "workspace", chain.BadSyntax},
+		{"dotted workspace", func(h *chain.Header) { h.Workspace = ".a" }, "workspace", chain.BadSyntax},
+		{"long workspace", func(h *chain.Header) { h.Workspace = long(65) }, "workspace", chain.TooLong},
+		{"no source", func(h *chain.Header) { h.Source = "" }, "source", chain.Missing},
+		{"newline in source", func(h *chain.Header) { h.Source = "a\nb" }, "source", chain.BadSyntax},
+		{"long source", func(h *chain.Header) { h.Source = long(513) }, "source", chain.TooLong},
+		{"DEL in id", func(h *chain.Header) { h.ID = "12345678\x7f" }, "id", chain.BadSyntax},
+		{"C1 in id", func(h *chain.Header) { h.ID = "a\u0085" }, "id", chain.BadSyntax},
+		{"bidi in id", func(h *chain.Header) { h.ID = "a\u202e" }, "id", chain.BadSyntax},
+		{"isolate in id", func(h *chain.Header) { h.ID = "a\u2066" }, "id", chain.BadSyntax},
+		{"invalid UTF-8 in id", func(h *chain.Header) { h.ID = "ab\xff" }, "id", chain.BadSyntax},
+		{"long id", func(h *chain.Header) { h.ID = long(257) }, "id", chain.TooLong},
+		{"upper-case kind", func(h *chain.Header) { h.Kind = "Agent.spawn" }, "kind", chain.BadSyntax},
+		{"kind with empty word", func(h *chain.Header) { h.Kind = "a..b" }, "kind", chain.BadSyntax},
+		{"kind with a dot at the end", func(h *chain.Header) { h.Kind = "a." }, "kind", chain.BadSyntax},
+		{"long kind", func(h *chain.Header) { h.Kind = long(129) }, "kind", chain.TooLong},
+		{"long subject", func(h *chain.Header) { h.Subject = long(1025) }, "subject", chain.TooLong},
+		{"no principal", func(h *chain.Header) { h.Principal = "" }, "principal", chain.Missing},
+		{"long credential", func(h *chain.Header) { h.Credential = long(33) }, "credential", chain.TooLong},
+		{"long on behalf of", func(h *chain.Header) { h.OnBehalfOf = long(257) }, "on_behalf_of", chain.TooLong},
+		{"content type", func(h *chain.Header) { h.Envelope.ContentType = "json" }, "content_type", chain.BadSyntax},
+		{"data schema", func(h *chain.Header) { h.Envelope.DataSchema = "\x00" }, "data_schema", chain.BadSyntax},
+		{"gate", func(h *chain.Header) { h.Verdict.Gate = "" }, "verdict.gate", chain.Missing},
+		{"no decision", func(h *chain.Header) { h.Verdict.Decision = 0 }, "verdict.decision", chain.OutOfRange},
+		{"decision", func(h *chain.Header) { h.Verdict.Decision = 6 }, "verdict.decision", chain.OutOfRange},
+		{"effect", func(h *chain.Header) { h.Verdict.Effective[4] = 10001 }, "verdict.effective", chain.OutOfRange},
+		{"declared", func(h *chain.Header) { h.Verdict.Declared[0] = 10001 }, "verdict.declared", chain.OutOfRange},
+		{"severity", func(h *chain.Header) { h.Verdict.Rules[0].Severity = "mild" }, "verdict.rules.severity", chain.BadSyntax},
+		{"rule", func(h *chain.Header) { h.Verdict.Rules[0].ID = "" }, "verdict.rules.id", chain.Missing},
+		{"rules", func(h *chain.Header) { h.Verdict.Rules = make([]chain.RuleOutcome, 65) }, "verdict.rules", chain.TooMany},
+		{"counts", func(h *chain.Header) { slices.Reverse(h.Verdict.Counts) }, "verdict.counts", chain.BadOrder},
+		{"reasons", func(h *chain.Header) { slices.Reverse(h.Verdict.Reasons) }, "verdict.reasons", chain.BadOrder},
+		{"causes order", func(h *chain.Header) { h.Causes = []uint64{1, 1} }, "causes", chain.BadOrder},
+		{"causes", func(h *chain.Header) { h.Causes = make([]uint64, 65) }, "causes", chain.TooMany},
+		{"priority", func(h *chain.Header) { h.Priority = 2 }, "priority", chain.OutOfRange},
+		{"client time", func(h *chain.Header) { h.ClientTime = -1 }, "client_time", chain.OutOfRange},
+		{"traceparent", func(h *chain.Header) { h.Traceparent = "00-0" }, "traceparent", chain.BadSyntax},
+		{"zero trace id", func(h *chain.Header) {
+			h.Traceparent = "00-00000000000000000000000000000000-b7ad6b7169203331-01"
+		}, "traceparent", chain.BadSyntax},
+		{"trace version", func(h *chain.Header) { h.Traceparent = "ff" + h.Traceparent[2:] }, "traceparent", chain.BadSyntax},
+		{"upper-case trace", func(h *chain.Header) { h.Traceparent = strings.ToUpper(h.Traceparent) }, "traceparent", chain.BadSyntax},
+		{"extension order", func(h *chain.Header) { slices.Reverse(h.Extensions) }, "extensions", chain.BadOrder},
+		{"extension name", func(h *chain.Header) { h.Extensions[0].Name = "A" }, "extensions", chain.BadSyntax},
+		{"extension long name", func(h *chain.Header) { h.Extensions[0].Name = long(21) }, "extensions", chain.TooLong},
+		{"extension type", func(h *chain.Header) { h.Extensions[0].Value = 1 }, "extensions.a", chain.BadType},
+		{"extension number", func(h *chain.Header) { h.Extensions[0].Value = int64(1 << 31) }, "extensions.a", chain.OutOfRange},
+		{"extension text", func(h *chain.Header) { h.Extensions[0].Value = "\t" }, "extensions.a", chain.BadSyntax},
+		{"extension long text", func(h *chain.Header) { h.Extensions[0].Value = long(4097) }, "extensions.a", chain.TooLong},
+		{"key id", func(h *chain.Header) { h.ClientKeyID = long(129) }, "client_key_id", chain.TooLong},
+		{"sealing node", func(h *chain.Header) { h.SealingNode = long(129) }, "sealing_node", chain.TooLong},
+		{"attestation", func(h *chain.Header) { h.Attestation = make([]byte, 4097) }, "attestation", chain.TooLong},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h := manyHeader()
+			tt.change(&h)
+			b, err := h.AppendBinary([]byte("kept"))
+			var fe *chain.FieldError
+			if !errors.As(err, &fe) || fe.Field != tt.field || fe.Reason != tt.reason {
+				t.Fatalf("error %v, want %s of %s", err, tt.reason, tt.field)
+			}
+			if string(b) != "kept" {
+				t.Errorf("after an error the buffer holds %q", b)
+			}
+			if !strings.Contains(err.Error(), tt.field) {
+				t.Errorf("%q does not name the field", err)
+			}
+		})
+	}
+}
+
+func TestEventFields(t *testing.T) {
+	base := func() chain.Event {
+		e := typicalEvent()
+		e.Extensions = []chain.Extension{{Name: "a", Value: "b"}}
+		return e
+	}
+	tests := []struct {
+		name   string
+		change func(*chain.Event)
+		field  string
+		reason chain.Reason
+	}{
+		{"workspace", func(e *chain.Event) { e.Workspace = "" }, "workspace", chain.Missing},
+		{"payload", func(e *chain.Event) { e.Payload = make([]byte, 1025) }, "payload", chain.TooLong},
+		{"effect", func(e *chain.Event) { e.DeclaredEffect = &chain.Effect{0, 0, 10001} }, "declared_effect", chain.OutOfRange},
+		{"signature", func(e *chain.Event) { e.ClientSignature = make([]byte, 63) }, "client_signature", chain.BadSize},
+		{"no key", func(e *chain.Event) { e.ClientSignature, e.Salt = make([]byte, 64), new([32]byte) }, "client_key_id", chain.Missing},
+		{"no salt", func(e *chain.Event) { e.ClientSignature, e.ClientKeyID = make([]byte, 64), "k" }, "salt", chain.Missing},
+		{"causes", func(e *chain.Event) { e.Causes = []uint64{2, 1} }, "causes", chain.BadOrder},
+		{"priority", func(e *chain.Event) { e.Priority = 9 }, "priority", chain.OutOfRange},
+	}
+	e := base()
+	if err := e.Validate(1024); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range tests {
+		e := base()
+		tt.change(&e)
+		var fe *chain.FieldError
+		if err := e.Validate(1024); !errors.As(err, &fe) || fe.Field != tt.field || fe.Reason != tt.reason {
+			t.Errorf("%s: %v, want %s of %s", tt.name, err, tt.reason, tt.field)
+		}
+	}
+	e = base()
+	e.Payload = make([]byte, chain.DefaultMaxPayload+1)
+	var fe *chain.FieldError
+	if err := e.Validate(0); !errors.As(err, &fe) || fe.Limit != chain.DefaultMaxPayload {
+		t.Errorf("payload over the default limit: %v", err)
+	}
+}
+
+func TestEnvelopeRoundTrip(t *testing.T) {
+	for _, e := range []chain.Envelope{
+		{Payload: []byte{}},
+		{Payload: []byte("x"), Salt: [32]byte{1}, ClientSignature: bytes.Repeat([]byte{7}, 64)},
+		{Payload: make([]byte, 1<<16)},
+	} {
+		b, err := e.MarshalBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := chain.DecodeEnvelope(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(e, got); diff != "" {
+			t.Error(diff)
+		}
+	}
+	e := chain.Envelope{ClientSignature: []byte{1}}
+	if _, err := e.MarshalBinary(); err == nil {
+		t.Error("a signature of one byte was encoded")
+	}
+}
+
+func TestVerdictRoundTrip(t *testing.T) {
+	v := manyHeader().Verdict
+	b, err := v.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got chain.Verdict
+	if err := got.UnmarshalBinary(b); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(*v, got); diff != "" {
+		t.Error(diff)
+	}
+	if err := got.UnmarshalBinary(append(b, 0)); err == nil {
+		t.Error("data after a verdict was accepted")
+	}
+}
+
+func TestTooLargeHeader(t *testing.T) {
+	var fe *chain.FieldError
+	if _, err := chain.DecodeHeader(make([]byte, chain.MaxHeaderSize+1)); !errors.As(err, &fe) || fe.Limit != chain.MaxHeaderSize {
+		t.Errorf("a header over the limit: %v", err)
+	}
+}
+
+// drawEvent draws a valid event.
+func drawEvent(t *rapid.T) chain.Event {
+	text := rapid.StringOfN(rapid.RuneFrom([]rune("abz09 ü漢~\u2065\u00a0-")), 1, 20, 60)
+	e := chain.Event{
+		Workspace: rapid.StringMatching(`[a-z0-9][a-z0-9._-]{0,10}`).Draw(t, "workspace"),
+		Source:    text.Draw(t, "source"), ID: text.Draw(t, "id"),
+		Kind:          rapid.StringMatching(`[a-z0-9][a-z0-9_-]{0,5}(\.[a-z][a-z0-9_-]{0,5}){0,2}`).Draw(t, "kind"),
+		SchemaVersion: rapid.Uint64().Draw(t, "schema version"),
+		Payload:       rapid.SliceOf(rapid.Byte()).Draw(t, "payload"),
+		Priority:      rapid.Uint64Range(0, 1).Draw(t, "priority"),
+		ClientTime:    rapid.Int64Min(0).Draw(t, "client time"),
+	}
+	if rapid.Bool().Draw(t, "more") {
+		e.Subject, e.DataSchema, e.ContentType = text.Draw(t, "subject"), text.Draw(t, "data schema"), "text/plain; charset=utf-8"
+		e.Causes = slices.Sorted(slices.Values(rapid.SliceOfNDistinct(rapid.Uint64(), 0, 5, rapid.ID[uint64]).Draw(t, "causes")))
+		for _, name := range slices.Sorted(slices.Values(rapid.SliceOfNDistinct(rapid.StringMatching(`[a-z0-9]{1,20}`), 0, 20, rapid.ID[string]).Draw(t, "names"))) {
+			x := chain.Extension{Name: name, Value: rapid.Bool().Draw(t, "bool")}
+			if rapid.Bool().Draw(t, "number") {
+				x.Value = int64(rapid.Int32().Draw(t, "int"))
+			}
+			e.Extensions = append(e.Extensions, x)
+		}
+	}
+	return e
+}
+
+// TestSealProperties: whatever valid event is sealed, the entry decodes to it,
+// its time is after the predecessor's, and its hashes fit.
+func TestSealProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		e := drawEvent(t)
+		if err := e.Validate(0); err != nil {
+			t.Fatal(err)
+		}
+		in := chain.SealInput{
+			ChainID: testID, Epoch: rapid.Uint64().Draw(t, "epoch"), Event: &e, Principal: "p", Salt: [32]byte{1},
+			Prev:  chain.Head{Size: rapid.Uint64Range(1, 1<<62).Draw(t, "size"), Time: rapid.Int64Range(1, 1<<62).Draw(t, "time")},
+			Stamp: rapid.Int64().Draw(t, "stamp"),
+		}
+		if rapid.Bool().Draw(t, "salted") {
+			e.Salt = &[32]byte{2}
+		}
+		s, err := chain.Seal(&in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := chain.DecodeHeader(s.Header)
+		if err != nil {
+			t.Fatal(err)
+		}
+		env, err := chain.DecodeEnvelope(s.Envelope)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Time <= in.Prev.Time || h.Time != max(in.Stamp, in.Prev.Time+1) {
+			t.Fatalf("time %d, stamp %d, predecessor %d", h.Time, in.Stamp, in.Prev.Time)
+		}
+		if h.Key() != e.Key() || h.Previous != in.Prev.Hash || h.Sequence != in.Prev.Size || s.Head.Size != h.Sequence+1 ||
+			s.Head.Hash != chain.HeaderHash(s.Header) || s.Head.Time != h.Time || s.Sequence != h.Sequence {
+			t.Fatalf("sealed %+v as %+v", e, h)
+		}
+		if h.Envelope.Hash != chain.EnvelopeHash(s.Envelope) || h.Envelope.Size != uint64(len(e.Payload)) || !bytes.Equal(env.Payload, e.Payload) {
+			t.Fatal("the envelope is not the event's")
+		}
+		want := in.Salt
+		if e.Salt != nil {
+			want = *e.Salt
+		}
+		if env.Salt != want {
+			t.Fatal("not the right salt")
+		}
+		if diff := cmp.Diff(e.Extensions, h.Extensions); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
+func TestDecodeAllocations(t *testing.T) {
+	h := typicalHeader()
+	h.Verdict = nil
+	b, err := h.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out chain.Header
+	if n := testing.AllocsPerRun(100, func() {
+		if err := out.UnmarshalBinary(b); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 1 {
+		t.Errorf("decoding allocates %v times, want 1", n)
+	}
+	buf := make([]byte, 0, 1024)
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := h.AppendBinary(buf); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 0 {
+		t.Errorf("encoding allocates %v times", n)
+	}
+}
+
+func FuzzHeader(f *testing.F) {
+	for _, h := range []chain.Header{minimalHeader(), typicalHeader(), manyHeader()} {
+		b, err := h.MarshalBinary()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		h, err := chain.DecodeHeader(data)
+		if err != nil {
+			return
+		}
+		again, err := h.MarshalBinary()
+		if err != nil || !bytes.Equal(again, data) {
+			t.Fatalf("accepted %x, wrote %x (%v)", data, again, err)
+		}
+	})
+}
+
+func FuzzEnvelope(f *testing.F) {
+	for _, e := range []chain.Envelope{{}, {Payload: []byte(`{"a":1}`), ClientSignature: make([]byte, 64)}} {
+		b, err := e.MarshalBinary()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		e, err := chain.DecodeEnvelope(data)
+		if err != nil {
+			return
+		}
+		again, err := e.MarshalBinary()
+		if err != nil || !bytes.Equal(again, data) {
+			t.Fatalf("accepted %x, wrote %x (%v)", data, again, err)
+		}
+	})
+}
+
+func FuzzVerdict(f *testing.F) {
+	for _, v := range []*chain.Verdict{typicalHeader().Verdict, manyHeader().Verdict} {
+		b, err := v.AppendBinary(nil)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var v chain.Verdict
+		if v.UnmarshalBinary(data) != nil {
+			return
+		}
+		again, err := v.AppendBinary(nil)
+		if err != nil || !bytes.Equal(again, data) {
+			t.Fatalf("accepted %x, wrote %x (%v)", data, again, err)
+		}
+	})
+}
+
+func TestFilter(t *testing.T) {
+	h := typicalHeader()
+	tests := []struct {
+		f    chain.Filter
+		want bool
+	}{
+		{chain.Filter{}, true},
+		{chain.Filter{Workspace: "default", Kind: "agent.spawn", Source: h.Source, Principal: "local"}, true},
+		{chain.Filter{Workspace: "other"}, false},
+		{chain.Filter{Kind: "agent.*"}, true},
+		{chain.Filter{Kind: "*"}, true},
+		{chain.Filter{Kind: "agent"}, false},
+		{chain.Filter{Kind: "agents.*"}, false},
+		{chain.Filter{Source: "x"}, false},
+		{chain.Filter{Principal: "x"}, false},
+		{chain.Filter{TimeFrom: h.Time}, true},
+		{chain.Filter{TimeFrom: h.Time + 1}, false},
+		{chain.Filter{TimeTo: h.Time}, false},
+		{chain.Filter{TimeTo: h.Time + 1}, true},
+	}
+	for _, tt := range tests {
+		if got := tt.f.Match(&h); got != tt.want {
+			t.Errorf("%+v matches: %v", tt.f, got)
+		}
+	}
+}
+
+func TestEventDigest(t *testing.T) {
+	e := typicalEvent()
+	if _, err := chain.EventDigest(testID, 0, &e); !errors.Is(err, chain.ErrNoSalt) {
+		t.Errorf("digest without salt: %v", err)
+	}
+	e.Salt = &[32]byte{3}
+	digest := func(change func(*chain.Event)) string {
+		c := e
+		change(&c)
+		d, err := chain.EventDigest(testID, 1, &c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return hex.EncodeToString(d[:])
+	}
+	base := digest(func(*chain.Event) {})
+	seen := map[string]string{base: "nothing"}
+	for name, change := range map[string]func(*chain.Event){
+		"workspace": func(e *chain.Event) { e.Workspace = "x" }, "source": func(e *chain.Event) { e.Source = "x" },
+		"id": func(e *chain.Event) { e.ID = "x" }, "kind": func(e *chain.Event) { e.Kind = "x" },
+		"subject": func(e *chain.Event) { e.Subject = "x" }, "payload": func(e *chain.Event) { e.Payload = nil },
+		"content type": func(e *chain.Event) { e.ContentType = "a/b" }, "data schema": func(e *chain.Event) { e.DataSchema = "x" },
+		"effect": func(e *chain.Event) { e.DeclaredEffect = &chain.Effect{} }, "causes": func(e *chain.Event) { e.Causes = []uint64{0} },
+		"priority": func(e *chain.Event) { e.Priority = 1 }, "client time": func(e *chain.Event) { e.ClientTime = 1 },
+		"extensions": func(e *chain.Event) { e.Extensions = []chain.Extension{{Name: "a", Value: true}} },
+		"salt":       func(e *chain.Event) { e.Salt = &[32]byte{4} }, "key": func(e *chain.Event) { e.ClientKeyID = "x" },
+	} {
+		d := digest(change)
+		if other, ok := seen[d]; ok {
+			t.Errorf("the digest does not tell a change of %s from %s", name, other)
+		}
+		seen[d] = name
+	}
+	if d := digest(func(e *chain.Event) {
+		e.SchemaVersion, e.Traceparent, e.ClientSignature = 9, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", make([]byte, 64)
+	}); d != base {
+		t.Error("the digest covers what the leader or the way may change")
+	}
+}
