@@ -116,22 +116,25 @@ func (m *Manifests) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return meta, &Reader{Reader: bytes.NewReader(data), store: m, id: id}, nil
+	return meta, &Reader{Reader: bytes.NewReader(data), store: m, meta: meta}, nil
 }
 
 // Reader reads a manifest, and confirms it.
 type Reader struct {
 	*bytes.Reader
 	store *Manifests
-	id    string
+	meta  *raft.SnapshotMeta
 }
+
+// Index is raft's index of the manifest.
+func (r *Reader) Index() uint64 { return r.meta.Index }
 
 // Close implements io.Closer.
 func (r *Reader) Close() error { return nil }
 
 // Confirm makes a pending manifest listed; its return is the commit point. The
 // caller has made the state that it names durable. A listed one stays listed.
-func (r *Reader) Confirm() error { return r.store.Confirm(r.id) }
+func (r *Reader) Confirm() error { return r.store.Confirm(r.meta.ID) }
 
 // Confirm is Reader.Confirm by id.
 func (m *Manifests) Confirm(id string) error {

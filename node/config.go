@@ -1,0 +1,129 @@
+package node
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/exonode/exonode/node/pipeline"
+	"github.com/exonode/exonode/node/raftstore"
+	"github.com/exonode/exonode/server"
+)
+
+// Config is what a node is made of. It is checked once, by New, and not changed
+// after.
+type Config struct {
+	// DataDir holds everything that the node keeps.
+	DataDir string
+	Cluster *ClusterFile
+	// Name is for people; "" is the host's name.
+	Name string
+	// Version and Build name the program, for boot.init and status.
+	Version, Build string
+
+	Listen    Listen
+	Discovery Discovery
+	API       API
+	Storage   Storage
+	// Timing is raft's patience; zero is LAN.
+	Timing Timing
+	Limits pipeline.Limits
+	Logger *slog.Logger
+	// Fatal ends the process at once: a store failed, and what the disk
+	// holds is not known any more, so nothing may be closed in good order.
+	// Required.
+	Fatal func(error)
+	// Sources names where the configuration came from, for boot.config.
+	Sources []string
+}
+
+// Listen says where other nodes reach this one. An address is host:port; an
+// empty host is every interface, port 0 any free port.
+type Listen struct {
+	Peer, Gossip string
+	// Advertise is the host that others use; "" is the one listened on, or
+	// the first address of the host that is not loopback.
+	Advertise string
+}
+
+// Discovery says how nodes find each other.
+type Discovery struct {
+	// Seeds are addresses or DNS names of peers.
+	Seeds []string
+	// MDNS turns multicast DNS on.
+	MDNS bool
+	// Expect is how many nodes form the cluster; 0 never forms one, only
+	// joins.
+	Expect int
+}
+
+// API says where clients reach the node.
+type API struct {
+	Listen string
+	TLS    *tls.Config
+	// Insecure accepts an API without TLS beyond loopback.
+	Insecure bool
+}
+
+// Storage says how the node keeps things.
+type Storage struct {
+	// LogBackend is raftstore.WAL where empty.
+	LogBackend raftstore.Backend
+	// WriteTimeout is the deadline of one write of raft's log; 0 is 10 s.
+	WriteTimeout time.Duration
+	// ApplyTimeout is how long one batch may take to apply before the
+	// process gives up; 0 is 30 s.
+	ApplyTimeout time.Duration
+	// SnapshotBytes and SnapshotLogs are how much log makes a snapshot; 0
+	// are 64 MiB and 16,384.
+	SnapshotBytes, SnapshotLogs uint64
+}
+
+func (c *Config) setDefaults() {
+	if c.Storage.LogBackend == "" {
+		c.Storage.LogBackend = raftstore.WAL
+	}
+	if c.Storage.WriteTimeout == 0 {
+		c.Storage.WriteTimeout = 10 * time.Second
+	}
+	if c.Storage.ApplyTimeout == 0 {
+		c.Storage.ApplyTimeout = 30 * time.Second
+	}
+	if c.Storage.SnapshotBytes == 0 {
+		c.Storage.SnapshotBytes = 64 << 20
+	}
+	if c.Storage.SnapshotLogs == 0 {
+		c.Storage.SnapshotLogs = 16384
+	}
+	if c.Timing == (Timing{}) {
+		c.Timing = LAN()
+	}
+}
+
+// ErrConfig is wrapped by every error about the configuration: correct it.
+var ErrConfig = errors.New("configuration")
+
+func (c *Config) validate() error {
+	switch {
+	case c.DataDir == "":
+		return fmt.Errorf("%w: no data directory: give one with --data", ErrConfig)
+	case c.Cluster == nil:
+		return fmt.Errorf("%w: no cluster file: make one with `exonode init`, and give it to every node", ErrConfig)
+	case c.Logger == nil || c.Fatal == nil:
+		return fmt.Errorf("%w: Logger and Fatal are required", ErrConfig)
+	case c.Discovery.Expect < 0:
+		return fmt.Errorf("%w: --bootstrap-expect is %d, want 0 or more", ErrConfig, c.Discovery.Expect)
+	}
+	for _, a := range []struct{ flag, addr string }{{"--peer-listen", c.Listen.Peer}, {"--gossip-listen", c.Listen.Gossip}, {"--api-listen", c.API.Listen}} {
+		if _, _, err := net.SplitHostPort(a.addr); err != nil {
+			return fmt.Errorf("%w: %s %q: want host:port", ErrConfig, a.flag, a.addr)
+		}
+	}
+	if err := server.CheckListen(c.API.Listen, c.API.TLS != nil, c.API.Insecure); err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	return nil
+}

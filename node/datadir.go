@@ -1,0 +1,156 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// dataFormat is the first line of a data directory's FORMAT file. The second
+// is the genesis hash of the cluster that the directory belongs to.
+const dataFormat = "exonode-data/1"
+
+// Errors of a data directory; each says what the operator does.
+var (
+	// ErrForeignData: the directory is not ours; choose another.
+	ErrForeignData = errors.New("not an exonode data directory")
+	// ErrNewerData: a newer exonode wrote it; run that one.
+	ErrNewerData = errors.New("data directory was written by a newer exonode")
+	// ErrOtherCluster: the directory belongs to another cluster; use that
+	// cluster's file, or another directory.
+	ErrOtherCluster = errors.New("data directory belongs to another cluster")
+	// ErrDataInUse: another process has it; stop that one.
+	ErrDataInUse = errors.New("data directory is in use by another process")
+	// ErrDataAccess: it can't be written; fix its permissions.
+	ErrDataAccess = errors.New("data directory can't be written")
+)
+
+// dataDir is an open, locked data directory:
+//
+//	FORMAT      format and genesis hash
+//	LOCK        held while a process runs
+//	identity/   the node's TLS key and incarnation
+//	keys/       the cluster's log key, once the node holds it
+//	formation/  what the node promised while the cluster formed
+//	raft/       raft's log, vote and manifests
+//	ledger/     the chain
+//	outbox/     what the node has yet to witness of itself
+//
+// Only ledger/ derives from raft/; everything in the others is synced before
+// it counts.
+type dataDir struct {
+	path string
+	lock *os.File
+}
+
+func (d *dataDir) sub(name string) string { return filepath.Join(d.path, name) }
+
+// openDataDir opens or creates the directory for the cluster with the given
+// genesis hash, and locks it.
+func openDataDir(path, genesis string) (_ *dataDir, err error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, accessError(path, err)
+	}
+	d := &dataDir{path: path}
+	format, err := os.ReadFile(d.sub("FORMAT"))
+	fresh := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !fresh {
+		return nil, accessError(path, err)
+	}
+	if fresh {
+		if err := mustBeEmpty(path); err != nil {
+			return nil, err
+		}
+	} else if err := checkFormat(path, string(format), genesis); err != nil {
+		return nil, err
+	}
+	if d.lock, err = os.OpenFile(d.sub("LOCK"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return nil, accessError(path, err)
+	}
+	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		d.lock.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w: %s: stop the other node, or choose another directory", ErrDataInUse, path)
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	if fresh {
+		if err := writeFileSynced(d.sub("FORMAT"), []byte(dataFormat+"\n"+genesis+"\n"), 0o600); err != nil {
+			d.lock.Close()
+			return nil, accessError(path, err)
+		}
+	}
+	return d, nil
+}
+
+func (d *dataDir) Close() error { return d.lock.Close() }
+
+func accessError(path string, err error) error {
+	return fmt.Errorf("%w: %s: %w", ErrDataAccess, path, err)
+}
+
+// mustBeEmpty refuses a directory that holds anything but what a crash of
+// openDataDir leaves.
+func mustBeEmpty(path string) error {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return accessError(path, err)
+	}
+	for _, e := range entries {
+		if n := e.Name(); n != "LOCK" && !strings.HasPrefix(n, "FORMAT") {
+			return fmt.Errorf("%w: %s holds %q and no FORMAT file: choose an empty directory", ErrForeignData, path, n)
+		}
+	}
+	return nil
+}
+
+func checkFormat(path, format, genesis string) error {
+	lines := strings.Split(format, "\n")
+	name, version, ok := strings.Cut(lines[0], "/")
+	switch {
+	case !ok || name != "exonode-data" || len(lines) < 2:
+		return fmt.Errorf("%w: %s: choose another directory", ErrForeignData, path)
+	case lines[0] != dataFormat:
+		return fmt.Errorf("%w: %s has format %s, this exonode reads %s", ErrNewerData, path, version, dataFormat)
+	case lines[1] != genesis:
+		return fmt.Errorf("%w: %s was made for genesis %s, the cluster file has %s", ErrOtherCluster, path, lines[1], genesis)
+	}
+	return nil
+}
+
+// writeFileSynced writes a file under a temporary name, syncs and renames it,
+// and syncs the directory, which is the commit point.
+func writeFileSynced(path string, b []byte, perm fs.FileMode) error {
+	tmp := path + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, perm)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	err = dir.Sync()
+	if cerr := dir.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}

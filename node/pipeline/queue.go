@@ -1,0 +1,167 @@
+package pipeline
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/exonode/exonode/api"
+)
+
+// queue holds items in the order of their tickets.
+type queue struct {
+	maxItems, maxBytes int
+	// wake has one element where there is something new.
+	wake chan struct{}
+
+	mu     sync.Mutex // guards the fields below
+	items  []*item    // from head on
+	head   int
+	bytes  int
+	ticket uint64
+	closed bool
+}
+
+func newQueue(maxItems, maxBytes int) *queue {
+	return &queue{maxItems: maxItems, maxBytes: maxBytes, wake: make(chan struct{}, 1)}
+}
+
+func (q *queue) notify() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// push appends all items or none.
+func (q *queue) push(items []*item) error {
+	size := 0
+	for _, it := range items {
+		size += it.size
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.closed:
+		return errStopping
+	case len(q.items)-q.head+len(items) > q.maxItems, q.bytes+size > q.maxBytes:
+		return &api.Error{
+			Code:             api.QueueFull,
+			Message:          "the node's queue is full",
+			Hint:             "send slower, or again after the given time; nothing of this request was written",
+			RetryAfterMillis: 100,
+		}
+	}
+	for _, it := range items {
+		q.ticket++
+		it.ticket = q.ticket
+		q.insert(it)
+	}
+	q.bytes += size
+	q.notify()
+	return nil
+}
+
+// insert appends, or puts an event of elevated priority before the others.
+func (q *queue) insert(it *item) {
+	if it.proposal.Priority == 0 {
+		q.items = append(q.items, it)
+		return
+	}
+	at := q.head
+	for at < len(q.items) && q.items[at].proposal.Priority > 0 {
+		at++
+	}
+	q.items = slices.Insert(q.items, at, it)
+}
+
+// restore puts items that were taken back where they were.
+func (q *queue) restore(items []*item) {
+	if len(items) == 0 {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	rest := append(items, q.items[q.head:]...)
+	slices.SortStableFunc(rest, func(a, b *item) int {
+		if a.proposal.Priority != b.proposal.Priority {
+			return int(b.proposal.Priority) - int(a.proposal.Priority)
+		}
+		switch {
+		case a.ticket < b.ticket:
+			return -1
+		case a.ticket > b.ticket:
+			return 1
+		}
+		return 0
+	})
+	for _, it := range items {
+		q.bytes += it.size
+	}
+	q.items, q.head = rest, 0
+	q.notify()
+}
+
+// take removes items from the front, up to maxBytes of them and at least one.
+// An item for which alone is true is taken by itself.
+func (q *queue) take(maxBytes int, alone func(*item) bool) []*item {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	size, n := 0, 0
+	for q.head+n < len(q.items) {
+		it := q.items[q.head+n]
+		if n > 0 && (size+it.size > maxBytes || alone(it)) {
+			break
+		}
+		size += it.size
+		n++
+		if alone(it) {
+			break
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	taken := slices.Clone(q.items[q.head : q.head+n])
+	clear(q.items[q.head : q.head+n])
+	q.head += n
+	q.bytes -= size
+	if q.head == len(q.items) {
+		q.items, q.head = q.items[:0], 0
+	} else if q.head > 1024 && q.head > len(q.items)/2 {
+		q.items = slices.Delete(q.items, 0, q.head)
+		q.head = 0
+	}
+	return taken
+}
+
+// sweep removes items that their callers gave up.
+func (q *queue) sweep() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	rest := q.items[:0]
+	q.bytes = 0
+	for _, it := range q.items[q.head:] {
+		if it.state.Load() != cancelled {
+			rest = append(rest, it)
+			q.bytes += it.size
+		}
+	}
+	clear(q.items[len(rest):])
+	q.items, q.head = rest, 0
+}
+
+func (q *queue) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.items) - q.head
+}
+
+// close refuses what comes and returns what is left.
+func (q *queue) close() []*item {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	left := q.items[q.head:]
+	q.items, q.head, q.bytes = nil, 0, 0
+	return left
+}

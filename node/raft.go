@@ -1,0 +1,260 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"github.com/exonode/exonode/fsm"
+	"github.com/exonode/exonode/node/pipeline"
+	"github.com/exonode/exonode/node/raftstore"
+	"github.com/exonode/exonode/transport"
+)
+
+// Timing is how patient raft is. The zero value is not valid; see LAN and
+// Loopback.
+type Timing struct {
+	// Heartbeat is how long a follower waits for its leader before it calls
+	// an election, Election how long a candidate waits for votes, Lease how
+	// long a leader that hears from no quorum goes on.
+	Heartbeat, Election, Lease time.Duration
+	// Commit is how often an idle leader tells of what is committed.
+	Commit time.Duration
+}
+
+// LAN is the timing for hosts on one network, and the default.
+func LAN() Timing {
+	return Timing{Heartbeat: time.Second, Election: time.Second, Lease: 500 * time.Millisecond, Commit: 50 * time.Millisecond}
+}
+
+// Loopback is the timing for nodes that share a machine: a leader that dies is
+// replaced in well under a second, and a busy machine is not taken for a dead
+// one.
+func Loopback() Timing {
+	return Timing{Heartbeat: 600 * time.Millisecond, Election: 600 * time.Millisecond, Lease: 400 * time.Millisecond, Commit: 25 * time.Millisecond}
+}
+
+const (
+	// maxAppendEntries bounds one AppendEntries: with commands of up to
+	// 1 MiB, raft's default of 64 is more than a slow link carries within
+	// one RPC's time.
+	maxAppendEntries = 16
+	// trailingBytes is about how much log stays behind a snapshot, so that
+	// a follower that was briefly away needs no install.
+	trailingBytes = 64 << 20
+	minTrailing   = 128
+	maxTrailing   = 10240
+)
+
+// raftHost owns the raft instance of a node. Raft can be restarted in place;
+// callers ask for the current one each time.
+type raftHost struct {
+	timing Timing
+	id     raft.ServerID
+	fsm    *raftFSM
+	stores *raftstore.Stores
+	trans  *transport.Transport
+	logger *slog.Logger
+	// started is called with every new instance, before it is current.
+	started func(*raft.Raft)
+
+	mu      sync.Mutex // serialises start, restart and stop
+	current atomic.Pointer[raft.Raft]
+	stopped bool
+}
+
+func (h *raftHost) config() *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = h.id
+	c.HeartbeatTimeout, c.ElectionTimeout = h.timing.Heartbeat, h.timing.Election
+	c.LeaderLeaseTimeout, c.CommitTimeout = h.timing.Lease, h.timing.Commit
+	c.MaxAppendEntries = maxAppendEntries
+	// The node takes snapshots itself, by bytes (see compact).
+	c.SnapshotInterval, c.SnapshotThreshold = 24*time.Hour, 1<<62
+	c.TrailingLogs = maxTrailing
+	// The ledger is its own snapshot; a manifest says where it stood.
+	c.NoSnapshotRestoreOnStart = true
+	c.NoLegacyTelemetry = true
+	c.Logger = hclogTo(h.logger)
+	return c
+}
+
+// start makes the raft instance. The stores say whether it is a new one.
+func (h *raftHost) start() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.startLocked()
+}
+
+func (h *raftHost) startLocked() error {
+	session, err := h.trans.AttachRaft()
+	if err != nil {
+		return fmt.Errorf("attach raft to the transport: %w", err)
+	}
+	r, err := raft.NewRaft(h.config(), h.fsm, h.stores.Log, h.stores.Vote, h.stores.Manifests, session)
+	if err != nil {
+		return errors.Join(fmt.Errorf("start raft: %w", err), session.Close())
+	}
+	h.started(r)
+	h.current.Store(r)
+	return nil
+}
+
+// get returns the current instance; nil before start.
+func (h *raftHost) get() *raft.Raft { return h.current.Load() }
+
+// restart replaces the instance by a new one over the same stores. What waits
+// on the old one gets ErrRaftShutdown, which is an unknown outcome.
+func (h *raftHost) restart(emptyLog bool) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.stopped {
+		return nil
+	}
+	if err := h.get().Shutdown().Error(); err != nil {
+		return fmt.Errorf("stop raft to restart it: %w", err)
+	}
+	if emptyLog {
+		if err := h.stores.EmptyLog(); err != nil {
+			return fmt.Errorf("empty the raft log: %w", err)
+		}
+	}
+	return h.startLocked()
+}
+
+// stop ends raft; every future is answered. It may be called twice.
+func (h *raftHost) stop() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stopped = true
+	if r := h.get(); r != nil {
+		return r.Shutdown().Error()
+	}
+	return nil
+}
+
+// Apply implements pipeline.Log.
+func (h *raftHost) Apply(command []byte, timeout time.Duration) pipeline.Future {
+	return h.get().Apply(command, timeout)
+}
+
+// Barrier implements pipeline.Log.
+func (h *raftHost) Barrier(timeout time.Duration) error { return h.get().Barrier(timeout).Error() }
+
+// raftFSM stands between raft and the state machine: it confirms manifests, and
+// counts what the log holds.
+type raftFSM struct {
+	*fsm.FSM
+	// restored is told that a manifest of a raft index was installed, while
+	// raft's main goroutine waits.
+	restored func(index uint64)
+	// sinceBytes and sinceLogs count what was applied since the last
+	// snapshot; allBytes and allLogs since the start.
+	sinceBytes, sinceLogs, allBytes, allLogs atomic.Uint64
+}
+
+// ApplyBatch implements raft.BatchingFSM.
+func (f *raftFSM) ApplyBatch(logs []*raft.Log) []any {
+	n := uint64(0)
+	for _, l := range logs {
+		n += uint64(len(l.Data))
+	}
+	f.sinceBytes.Add(n)
+	f.allBytes.Add(n)
+	f.sinceLogs.Add(uint64(len(logs)))
+	f.allLogs.Add(uint64(len(logs)))
+	return f.FSM.ApplyBatch(logs)
+}
+
+// Restore implements raft.FSM. The state machine confirms the manifest once
+// what it names is durable here; a crash before that is mended at boot.
+func (f *raftFSM) Restore(rc io.ReadCloser) error {
+	reader, err := manifestReader(rc)
+	if err != nil {
+		return err
+	}
+	if err := f.FSM.Restore(rc); err != nil {
+		return err
+	}
+	f.restored(reader.Index())
+	return nil
+}
+
+// manifestReader finds our reader under what raft wraps around it to count.
+func manifestReader(rc io.ReadCloser) (*raftstore.Reader, error) {
+	for {
+		if r, ok := rc.(*raftstore.Reader); ok {
+			return r, nil
+		}
+		w, ok := rc.(raft.ReadCloserWrapper)
+		if !ok {
+			return nil, fmt.Errorf("node: restore from %T, want a manifest", rc)
+		}
+		rc = w.WrappedReadCloser()
+	}
+}
+
+// Snapshot implements raft.FSM.
+func (f *raftFSM) Snapshot() (raft.FSMSnapshot, error) {
+	s, err := f.FSM.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	f.sinceBytes.Store(0)
+	f.sinceLogs.Store(0)
+	return s, nil
+}
+
+// compact takes a snapshot where the log has grown enough, and keeps as many
+// entries behind it as make up about trailingBytes.
+func (h *raftHost) compact(everyBytes, everyLogs uint64) error {
+	if h.fsm.sinceBytes.Load() < everyBytes && h.fsm.sinceLogs.Load() < everyLogs {
+		return nil
+	}
+	r := h.get()
+	trailing := uint64(maxTrailing)
+	if logs := h.fsm.allLogs.Load(); logs > 0 {
+		trailing = min(maxTrailing, max(minTrailing, trailingBytes/(1+h.fsm.allBytes.Load()/logs)))
+	}
+	reload := r.ReloadableConfig()
+	reload.TrailingLogs = trailing
+	if err := r.ReloadConfig(reload); err != nil {
+		return fmt.Errorf("set trailing logs to %d: %w", trailing, err)
+	}
+	err := r.Snapshot().Error()
+	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		return nil
+	}
+	return err
+}
+
+// hclogTo hands raft's log lines to slog.
+func hclogTo(logger *slog.Logger) hclog.Logger {
+	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: "raft", Level: hclog.Debug, Output: io.Discard})
+	l.RegisterSink(slogSink{logger})
+	return l
+}
+
+type slogSink struct{ logger *slog.Logger }
+
+// Accept implements hclog.SinkAdapter.
+func (s slogSink) Accept(name string, level hclog.Level, msg string, args ...any) {
+	// Raft calls an error what a partition or a restart of a peer brings
+	// along every time; what is an error to the operator, the node says.
+	to := slog.LevelDebug
+	switch level {
+	case hclog.Error:
+		to = slog.LevelWarn
+	case hclog.Warn:
+		to = slog.LevelInfo
+	}
+	s.logger.Log(context.Background(), to, msg, args...)
+}
