@@ -73,8 +73,9 @@ type server struct {
 
 // liveMembers is Members over a raft, as package node makes it.
 type liveMembers struct {
-	mu sync.Mutex
-	r  *raft.Raft
+	pinned raft.Configuration
+	mu     sync.Mutex
+	r      *raft.Raft
 }
 
 func (m *liveMembers) set(r *raft.Raft) {
@@ -86,14 +87,11 @@ func (m *liveMembers) set(r *raft.Raft) {
 func (m *liveMembers) find(nodeID string) (raft.Server, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.r == nil {
-		return raft.Server{}, false
+	servers := slices.Clone(m.pinned.Servers)
+	if m.r != nil {
+		servers = append(servers, m.r.GetConfiguration().Configuration().Servers...)
 	}
-	f := m.r.GetConfiguration()
-	if f.Error() != nil {
-		return raft.Server{}, false
-	}
-	for _, s := range f.Configuration().Servers {
+	for _, s := range slices.Backward(servers) {
 		if string(s.Address) == nodeID {
 			return s, true
 		}
@@ -159,7 +157,7 @@ func cluster(tb testing.TB, w *world, n int) []*server {
 	var servers []*server
 	var conf raft.Configuration
 	for i := range n {
-		s := newServer(tb, w, fmt.Sprintf("n%d", i))
+		s := newServer(tb, w, fmt.Sprintf("n%d", i), raft.Configuration{})
 		conf.Servers = append(conf.Servers, raft.Server{ID: s.ServerID(), Address: raft.ServerAddress(s.NodeID())})
 		servers = append(servers, s)
 	}
@@ -177,8 +175,10 @@ func cluster(tb testing.TB, w *world, n int) []*server {
 	return servers
 }
 
-func newServer(tb testing.TB, w *world, host string) *server {
-	live := &liveMembers{}
+// newServer starts a node that answers for pinned members until its raft knows
+// better.
+func newServer(tb testing.TB, w *world, host string, pinned raft.Configuration) *server {
+	live := &liveMembers{pinned: pinned}
 	s := &server{store: raft.NewInmemStore(), snaps: raft.NewInmemSnapshotStore(), live: live, log: io.Discard}
 	s.node = w.start(tb, host, func(c *transport.Config) { c.Members = live })
 	return s
@@ -360,9 +360,7 @@ func TestRaftTakesInANewServer(t *testing.T) {
 		servers := cluster(t, w, 3)
 		leader := leaderOf(t, servers)
 		put(t, leader, 0, 20)
-		late := newServer(t, w, "late")
-		pinned := &pinnedMembers{liveMembers: late.live, pinned: leader.raft.GetConfiguration().Configuration()}
-		late.Transport = restartWith(t, w, late, pinned)
+		late := newServer(t, w, "late", leader.raft.GetConfiguration().Configuration())
 		late.boot(t)
 		t.Cleanup(func() { late.halt(t) })
 		if err := leader.raft.AddNonvoter(late.ServerID(), raft.ServerAddress(late.NodeID()), 0, time.Minute).Error(); err != nil {
@@ -376,31 +374,4 @@ func TestRaftTakesInANewServer(t *testing.T) {
 		put(t, leader, 20, 30)
 		agree(t, all, 30)
 	})
-}
-
-// pinnedMembers answers from a join's answer until raft knows better.
-type pinnedMembers struct {
-	*liveMembers
-	pinned raft.Configuration
-}
-
-func (m *pinnedMembers) Member(nodeID string) (raft.ServerID, bool) {
-	if id, ok := m.liveMembers.Member(nodeID); ok {
-		return id, true
-	}
-	for _, s := range m.pinned.Servers {
-		if string(s.Address) == nodeID {
-			return s.ID, true
-		}
-	}
-	return "", false
-}
-
-// restartWith starts a node's transport anew with other members.
-func restartWith(t *testing.T, w *world, s *server, m transport.Members) *transport.Transport {
-	t.Helper()
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return w.start(t, s.host, func(c *transport.Config) { c.Members = m }).Transport
 }

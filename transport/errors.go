@@ -69,7 +69,7 @@ func (e *RemoteError) Error() string { return fmt.Sprintf("%s: %s", e.Code, e.Me
 // The codes that the transport itself answers with.
 const (
 	CodeInternal      = "internal"       // the handler failed with a plain error
-	CodeCanceled      = "canceled"       // the caller canceled, or the peer stops
+	CodeCanceled      = "canceled"       // the handler gave up as its caller had
 	CodeDeadline      = "deadline"       // the caller's deadline passed there
 	CodeUnknownMethod = "unknown_method" // no handler (yet, or in that version)
 	CodeBusy          = "busy"           // too much of this peer's is in hand; back off

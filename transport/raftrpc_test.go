@@ -154,6 +154,7 @@ func TestClaimsAreChecked(t *testing.T) {
 						t.Error(err)
 					}
 				}
+				synctest.Wait()
 				refusals := b.refusals()
 				if len(refusals) != 2 || !errors.Is(refusals[0], transport.ErrProtocol) {
 					t.Errorf("refused: %v", refusals)

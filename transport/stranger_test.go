@@ -126,6 +126,7 @@ func TestStrangersAreRefused(t *testing.T) {
 					if !errors.Is(got, want.dialer) || !errors.Is(got, transport.ErrUnreachable) {
 						t.Errorf("%s: the stranger hears %v", class, got)
 					}
+					synctest.Wait() // it is told after the stranger
 					refusals := n.refusals()
 					if len(refusals) == 0 || !errors.Is(refusals[len(refusals)-1], want.acceptor) {
 						t.Errorf("%s: the node hears %v", class, refusals)
@@ -360,6 +361,7 @@ func TestConnectionLimits(t *testing.T) {
 		if _, err := a.call(b, transport.ClassJoin, "echo", ""); !errors.Is(err, transport.ErrBusy) {
 			t.Errorf("third connection: %v", err)
 		}
+		synctest.Wait() // until its handshake no longer counts
 		var silent []net.Conn
 		for range 5 {
 			c, err := w.net.Dialer("raw")(context.Background(), "b")

@@ -180,15 +180,16 @@ func (t *Transport) Close() error {
 }
 
 // shutdown begins the end, in this order: no new goroutine or connection can
-// start; what waits on ctx (handlers, dials, handshakes, raft sessions) gives
-// up; nobody new is accepted; blocked reads and writes fail.
+// start; blocked reads and writes fail, before a handler that is told to stop
+// could answer that it did; what waits on ctx (handlers, dials, handshakes,
+// raft sessions) gives up; nobody new is accepted.
 func (t *Transport) shutdown() {
 	t.mu.Lock()
 	t.closed = true
 	t.mu.Unlock()
+	t.closeWhere(ErrClosed, func(*conn) bool { return true })
 	t.cancel()
 	_ = t.cfg.Listener.Close()
-	t.closeWhere(ErrClosed, func(*conn) bool { return true })
 }
 
 // spawn runs f in a goroutine that Close waits for; false where closed.
