@@ -151,7 +151,6 @@ func TestNearMisses(t *testing.T) {
 	}
 }
 
-// pairs splits an encoded header's map into its encoded pairs.
 func TestPresentButEmpty(t *testing.T) {
 	h := minimalHeader()
 	b, err := h.MarshalBinary()

@@ -30,8 +30,8 @@ const (
 	PartLink     Part = "link"     // the link to the predecessor
 	PartTime     Part = "time"     // not after the predecessor's
 	PartEpoch    Part = "epoch"    // changed without chain.recover
-	PartEnvelope Part = "envelope" // altered, or missing without a redaction
-	PartBeside   Part = "beside"   // the envelope beside an escalation, likewise
+	PartEnvelope Part = "envelope" // altered; or it, or the one beside, missing without a redaction
+	PartBeside   Part = "beside"   // the envelope beside an escalation, altered or out of place
 	PartTile     Part = "tile"     // a stored tile differs from the headers
 	PartHead     Part = "head"     // the chain ends in another head than expected
 	PartRoot     Part = "root"     // the tree has another root than expected
