@@ -15,6 +15,8 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"google.golang.org/protobuf/types/known/emptypb"
+
 	exonodev1 "github.com/exonode/exonode/api/exonode/v1"
 	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/server"
@@ -69,4 +71,18 @@ func certificate(t testing.TB) (tls.Certificate, *x509.CertPool) {
 	pool := x509.NewCertPool()
 	pool.AddCert(parsed)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
+}
+
+// The reflection service's messages are not exported; an empty message keeps
+// what it does not know, which is all of them.
+type (
+	reflectionRequest  = emptypb.Empty
+	reflectionResponse = emptypb.Empty
+)
+
+// listServices is a ServerReflectionRequest with list_services (field 7) "*".
+func listServices() *reflectionRequest {
+	m := new(reflectionRequest)
+	m.ProtoReflect().SetUnknown([]byte{7<<3 | 2, 1, '*'})
+	return m
 }

@@ -3,7 +3,6 @@ package server_test
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -144,8 +143,6 @@ func wantCode(t testing.TB, err error, code api.Code) *api.Error {
 	}
 	return e
 }
-
-var errRefused = errors.New("refused")
 
 // selfSigned returns a TLS config for 127.0.0.1 and one that trusts it.
 func selfSigned(t testing.TB) (forServer, forClient *tls.Config) {
