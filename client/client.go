@@ -65,6 +65,7 @@ func New(cfg Config) (*Client, error) {
 		transport = c.ownHTTP
 	}
 	hc := &http.Client{Transport: transport}
+	streams := &http.Client{Transport: coalescer{transport}}
 	options := []connect.ClientOption{
 		connect.WithGRPC(),
 		// Answers are small or incompressible; inflating them would cost
@@ -81,7 +82,7 @@ func New(cfg Config) (*Client, error) {
 			address: u.Host,
 			ledger:  exonodev1connect.NewLedgerServiceClient(hc, base, options...),
 			cluster: exonodev1connect.NewClusterServiceClient(hc, base, options...),
-			stream: connect.NewClient[rawRequest, exonodev1.AppendStreamResponse](hc,
+			stream: connect.NewClient[rawRequest, exonodev1.AppendStreamResponse](streams,
 				base+exonodev1connect.LedgerServiceAppendStreamProcedure,
 				append(options[:len(options):len(options)], connect.WithCodec(codec{}))...),
 		})

@@ -550,3 +550,22 @@ func (n *node) Leave(ctx context.Context, r *exonodev1.LeaveRequest) (*exonodev1
 func (n *node) Transfer(ctx context.Context, _ *exonodev1.TransferRequest) (*exonodev1.TransferResponse, error) {
 	return &exonodev1.TransferResponse{}, n.before(ctx)
 }
+
+// recorder looks at requests before its node serves them.
+type recorder struct {
+	*node
+	head func(*exonodev1.HeadRequest)
+}
+
+// Head implements the handler.
+func (r *recorder) Head(ctx context.Context, m *exonodev1.HeadRequest) (*exonodev1.HeadResponse, error) {
+	r.head(m)
+	return r.node.Head(ctx, m)
+}
+
+// install puts the recorder in its node's place; before any request.
+func (r *recorder) install() {
+	mux := http.NewServeMux()
+	mux.Handle(exonodev1connect.NewLedgerServiceHandler(r))
+	r.node.server.Handler = mux
+}
