@@ -350,3 +350,29 @@ func (c seamConn) Write(p []byte) (int, error) {
 	}
 	return c.Conn.Write(p)
 }
+
+// failing fails the first accepts, as for want of file descriptors.
+type failing struct {
+	net.Listener
+	left int
+}
+
+func (l *failing) Accept() (net.Conn, error) {
+	if l.left > 0 {
+		l.left--
+		return nil, errors.New("too many open files")
+	}
+	return l.Listener.Accept()
+}
+
+func TestAcceptRecovers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a := w.start(t, "a")
+		b := w.start(t, "b", func(c *transport.Config) { c.Listener = &failing{c.Listener, 5} })
+		b.echo(transport.ClassJoin)
+		if _, err := a.call(b, transport.ClassJoin, "echo", ""); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -41,6 +41,10 @@ func (c Class) valid() bool {
 // Members says who belongs to the cluster, as this node knows it. It is asked
 // when a connection is made and again for every RPC and call, so its methods
 // must be quick, must not block on raft, and are called concurrently.
+//
+// A node that was away may be led by a server that its own configuration does
+// not name yet, and refuses it. Whoever implements Members learns of such
+// servers from a member that it does know; Config.Refused says when to ask.
 type Members interface {
 	// Member returns the server id of a member: of raft's latest (not the
 	// last committed) configuration, or pinned by a join answer or a

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bufio"
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -53,6 +54,11 @@ func (c *conn) fail(err error) {
 		_ = c.raw.Close()
 		_ = c.Conn.Close() // lets a wrapper end
 	})
+}
+
+// settle lifts the handshake's deadlines, of which a wrapper has its own.
+func (c *conn) settle() error {
+	return errors.Join(c.raw.SetDeadline(time.Time{}), c.SetDeadline(time.Time{}))
 }
 
 // failed returns why the connection is closed, nil while it is open.

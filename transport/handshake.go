@@ -128,7 +128,7 @@ func (t *Transport) introduce(c *conn, s *session, target raft.ServerID) error {
 		// It took our proof and has none: it does not have the secret.
 		return ErrWrongSecret
 	}
-	return c.SetDeadline(time.Time{})
+	return c.settle()
 }
 
 // receive is the acceptor's side: it reads the hello, registers the connection
@@ -153,7 +153,7 @@ func (t *Transport) receive(c *conn, s *session) error {
 	if err := t.welcome(c, w); err != nil {
 		return err
 	}
-	return c.SetDeadline(time.Time{})
+	return c.settle()
 }
 
 func (t *Transport) welcome(c *conn, w welcome) error {

@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -86,7 +87,8 @@ func LoadIdentity(dir string) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("transport: load identity: %w", err)
 	}
-	if perm := info.Mode().Perm(); perm&0o077 != 0 {
+	// Windows has no such bits.
+	if perm := info.Mode().Perm(); perm&0o077 != 0 && runtime.GOOS != "windows" {
 		return nil, fmt.Errorf("transport: load identity: %s has mode %#o, want 0600: others may have read the key", path, perm)
 	}
 	text, err := os.ReadFile(path)
@@ -242,6 +244,9 @@ func createFile(dir, name string, content []byte) (err error) {
 }
 
 func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil // a directory can't be synced there
+	}
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
