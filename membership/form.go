@@ -65,8 +65,9 @@ func Form(ctx context.Context, cfg FormConfig) (Outcome, error) {
 		if err := ctx.Err(); err != nil {
 			return Outcome{}, fmt.Errorf("membership: form: %w", err)
 		}
-		d := f.decide()
-		out, done, again, err := f.act(ctx, d)
+		held := f.h.cfg.Promises.Held()
+		d := f.decide(held)
+		out, done, again, err := f.act(ctx, d, held)
 		if err != nil || done {
 			return out, err
 		}
@@ -89,13 +90,13 @@ type former struct {
 	reason string // last logged
 }
 
-func (f *former) decide() FormationDecision {
+func (f *former) decide(held *Proposal) FormationDecision {
 	d := DecideFormation(FormationInput{
 		Now:     time.Now(),
 		Self:    f.h.cfg.Self,
 		Genesis: f.h.cfg.Genesis,
 		Expect:  f.h.cfg.Expect,
-		Promise: f.h.cfg.Promises.Held(),
+		Promise: held,
 		Hellos:  slices.Collect(maps.Values(f.heard)),
 		Fresh:   helloFresh,
 	})
@@ -155,8 +156,10 @@ func (f *former) addresses() []string {
 	return except(addrs, f.h.cfg.Self.PeerAddr)
 }
 
-// act carries a decision out. again asks for another round at once.
-func (f *former) act(ctx context.Context, d FormationDecision) (out Outcome, done, again bool, err error) {
+// act carries a decision out. held is the promise that it was decided by: the
+// handler may have given or released one since. again asks for another round
+// at once.
+func (f *former) act(ctx context.Context, d FormationDecision, held *Proposal) (out Outcome, done, again bool, err error) {
 	for _, o := range d.Release {
 		f.withdraw(ctx, o.Addr, o.Digest)
 	}
@@ -173,10 +176,12 @@ func (f *former) act(ctx context.Context, d FormationDecision) (out Outcome, don
 	case StepBootstrap:
 		return Outcome{Step: StepBootstrap, Members: d.Members}, true, false, nil
 	case StepPropose:
-		again, err := f.propose(ctx, d)
+		again, err := f.propose(ctx, d, held)
 		return Outcome{}, false, again, err
+	case StepVoid:
+		return Outcome{}, false, true, f.h.cfg.Promises.Release(held.Digest())
 	case StepWithdraw:
-		return Outcome{}, false, false, f.giveUp(ctx)
+		return Outcome{}, false, false, f.giveUp(ctx, *held)
 	case StepWait:
 	}
 	return Outcome{}, false, false, nil
@@ -184,8 +189,7 @@ func (f *former) act(ctx context.Context, d FormationDecision) (out Outcome, don
 
 // propose promises to itself, durably, before it asks anybody. It reports
 // whether another promise came in.
-func (f *former) propose(ctx context.Context, d FormationDecision) (progress bool, err error) {
-	held := f.h.cfg.Promises.Held()
+func (f *former) propose(ctx context.Context, d FormationDecision, held *Proposal) (progress bool, err error) {
 	if held == nil {
 		nonce, err := f.cfg.Nonce()
 		if err != nil {
@@ -220,11 +224,7 @@ func (f *former) propose(ctx context.Context, d FormationDecision) (progress boo
 // giveUp withdraws the node's own proposal. Its own promise goes first: from
 // then on it can't bootstrap this attempt, whatever happens to the calls. Peers
 // that miss theirs are told again when they say hello.
-func (f *former) giveUp(ctx context.Context) error {
-	held := f.h.cfg.Promises.Held()
-	if held == nil {
-		return nil
-	}
+func (f *former) giveUp(ctx context.Context, held Proposal) error {
 	digest := held.Digest()
 	if err := f.h.cfg.Promises.Release(digest); err != nil {
 		return err

@@ -51,6 +51,9 @@ const (
 	StepPropose Step = "propose"
 	// StepWithdraw: give up its own proposal, itself first.
 	StepWithdraw Step = "withdraw"
+	// StepVoid: drop the promise to a proposer that is in another
+	// configuration by now.
+	StepVoid Step = "void"
 	// StepBootstrap: all promised; Members is the first configuration.
 	StepBootstrap Step = "bootstrap"
 )
@@ -114,6 +117,7 @@ func decideStep(in FormationInput, peers []HeardHello) FormationDecision {
 func decideExisting(in FormationInput, peers []HeardHello) (FormationDecision, bool) {
 	var member *HeardHello
 	var addrs []string
+	void := false
 	for _, h := range peers {
 		if h.State != InRaft {
 			continue
@@ -128,6 +132,10 @@ func decideExisting(in FormationInput, peers []HeardHello) (FormationDecision, b
 		}
 		member = &h
 		addrs = append(addrs, h.Addr)
+		// The proposer is in a configuration without us. It got there by
+		// another promise or by joining, and gave up this attempt before
+		// either; or the attempt was started and we were removed since.
+		void = void || in.Promise != nil && hasServer(h.Members, in.Promise.Proposer().ServerID)
 	}
 	switch {
 	case member == nil:
@@ -142,6 +150,11 @@ func decideExisting(in FormationInput, peers []HeardHello) (FormationDecision, b
 		return FormationDecision{
 			Step:   StepWithdraw,
 			Reason: fmt.Sprintf("%s is in a cluster already", member.Self.NodeID),
+		}, true
+	case void:
+		return FormationDecision{
+			Step:   StepVoid,
+			Reason: fmt.Sprintf("%s, which asked for this node's promise, is in a cluster without it", in.Promise.Proposer().NodeID),
 		}, true
 	default:
 		return waitFor("promised to %s, but %s is in a cluster without this node; waiting for %[1]s to withdraw",

@@ -181,7 +181,7 @@ func (g *Gossip) memberlistConfig() (*memberlist.Config, error) {
 		ip := g.cfg.Bind.Addr()
 		if ip.IsUnspecified() {
 			var err error
-			if ip, err = hostAddr(); err != nil {
+			if ip, err = HostAddr(); err != nil {
 				return nil, err
 			}
 		}
@@ -195,9 +195,9 @@ func (g *Gossip) memberlistConfig() (*memberlist.Config, error) {
 	return c, nil
 }
 
-// hostAddr is an address of this host that others may reach: IPv4 before IPv6,
+// HostAddr is an address of this host that others may reach: IPv4 before IPv6,
 // loopback only where there is no other.
-func hostAddr() (netip.Addr, error) {
+func HostAddr() (netip.Addr, error) {
 	all, err := net.InterfaceAddrs()
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("membership: addresses of this host: %w", err)
