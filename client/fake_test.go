@@ -569,3 +569,16 @@ func (r *recorder) install() {
 	mux.Handle(exonodev1connect.NewLedgerServiceHandler(r))
 	r.node.server.Handler = mux
 }
+
+// await returns once the chain has n entries.
+func (c *cluster) await(n int) {
+	for {
+		c.mu.Lock()
+		size, grown := len(c.records), c.grown
+		c.mu.Unlock()
+		if size >= n {
+			return
+		}
+		<-grown
+	}
+}

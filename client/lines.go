@@ -56,7 +56,8 @@ func EventLines(r io.Reader, opt LineOptions) iter.Seq2[chain.Event, error] {
 	}
 	return func(yield func(chain.Event, error) bool) {
 		s := bufio.NewScanner(r)
-		s.Buffer(make([]byte, 0, 64<<10), opt.MaxLine)
+		// Room for the line's end too.
+		s.Buffer(make([]byte, 0, min(64<<10, opt.MaxLine+2)), opt.MaxLine+2)
 		number := uint64(0)
 		for s.Scan() {
 			number++
