@@ -383,3 +383,8 @@ func (s source) Records(_ context.Context, from, to uint64) iter.Seq2[chain.Reco
 }
 
 func testLogger() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+var testContext = context.Background()
+
+// bubbleSecond lets a second of a bubble's clock pass.
+func bubbleSecond() { <-time.After(time.Second) }
