@@ -358,3 +358,6 @@ var _ server.Node = (*Node)(nil)
 
 // head returns what is applied here.
 func (n *Node) head() chain.Head { return n.fsm.View().Head() }
+
+// NodeID returns this node's id.
+func (n *Node) NodeID() string { return n.identity.NodeID() }
