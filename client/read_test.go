@@ -243,7 +243,10 @@ func TestWatchOverFailures(t *testing.T) {
 		for _, n := range cl.nodes {
 			n.watchLimit = 2
 		}
+		filled := make(chan struct{})
+		defer func() { <-filled }()
 		go func() {
+			defer close(filled)
 			for i := 9; i < 30; i++ {
 				time.Sleep(7 * time.Second) // of the bubble
 				fill(t, c, i, i+1)
@@ -321,7 +324,10 @@ func TestWatchEndsWithContext(t *testing.T) {
 // seen is not followed.
 func TestWatchCatchesForks(t *testing.T) {
 	bubble(t, 2, func(t *testing.T, cl *cluster, c *client.Client) {
+		filled := make(chan struct{})
+		defer func() { <-filled }()
 		go func() {
+			defer close(filled)
 			time.Sleep(time.Minute) // of the bubble
 			cl.mu.Lock()
 			grown := cl.grown

@@ -93,6 +93,9 @@ func (r Reader) Lookup(ctx context.Context, key chain.Key) (Lookup, error) {
 			Workspace: key.Workspace, Source: key.Source, Id: key.ID,
 			Consistency: r.consistency(), Form: exonodev1.EntryForm_ENTRY_FORM_RAW,
 		})
+		if api.CodeOf(fromConnect(err)) == api.NotFound {
+			return Lookup{}, nil
+		}
 		if err != nil {
 			return Lookup{}, err
 		}
