@@ -15,7 +15,7 @@ import (
 func CheckListen(addr string, tls, riskAccepted bool) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return &api.Error{Code: api.BadField, Field: "api.listen", Message: fmt.Sprintf("%q is not of the form host:port: %v", addr, err), Hint: "such as 127.0.0.1:7480"}
+		return &api.Error{Code: api.BadField, Field: "api.listen", Message: fmt.Sprintf("%q is not of the form host:port: %v", addr, err), Hint: "such as 127.0.0.1:7482"}
 	}
 	if tls || riskAccepted || loopback(host) {
 		return nil
