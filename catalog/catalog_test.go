@@ -123,6 +123,7 @@ const goodSpawn = `{"agent_id":"a","pid":1,"parent_pid":0,"program":"/bin/true"}
 
 func TestValidate(t *testing.T) {
 	deep := strings.Repeat("[", 63) + strings.Repeat("]", 63)
+	deepObject := strings.Repeat(`{"a":`, 62) + "{}" + strings.Repeat("}", 62)
 	tests := []struct {
 		name, kind, content, payload string
 		field, want, got             string // want "" is valid
@@ -138,6 +139,7 @@ func TestValidate(t *testing.T) {
 		{"number", KindEMLDrift, "", `{"model_name":"m","predicted":1,"actual":-0.5e-3,"drift_pct":2.5E+1}`, "", "", ""},
 		{"optional", KindClusterConfig, "", `{"raft_index":1,"voters":[{}],"nonvoters":[],"flagged":true}`, "", "", ""},
 		{"as deep as may be", KindArtifactRemove, "", `{"hash":"h","x":` + deep + `}`, "", "", ""},
+		{"objects as deep as may be", KindArtifactRemove, "", `{"hash":"h","x":` + deepObject + `}`, "", "", ""},
 
 		{"content type", KindAgentSpawn, "text/plain", goodSpawn, "", "content type application/json", "another content type"},
 		{"no content type", KindAgentSpawn, ";;", goodSpawn, "", "content type application/json", "another content type"},
@@ -175,6 +177,7 @@ func TestValidate(t *testing.T) {
 		{"unquoted key", KindAuthAttempt, "", `{success:true}`, "", "well-formed JSON", "no object key at offset 1"},
 		{"no colon", KindAuthAttempt, "", `{"success" true}`, "", "well-formed JSON", "no colon after an object key at offset 11"},
 		{"element malformed", KindGovernanceDeny, "", `{"reasons":["a",]}`, "reasons[1]", "well-formed JSON", "no value at offset 16"},
+		{"objects too deep", KindArtifactRemove, "", `{"x":{"a":` + deepObject + `}}`, "", "well-formed JSON", "nesting too deep at offset 320"},
 		{"too deep", KindArtifactRemove, "", `{"x":[` + deep + `]}`, "", "well-formed JSON", "nesting too deep at offset 68"},
 	}
 	for _, test := range tests {

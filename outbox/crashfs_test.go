@@ -27,6 +27,9 @@ type crashFS struct {
 	syncs   int
 	// onSync, where not nil, is called at the start of each file sync.
 	onSync func()
+	// onRead likewise for reads; closed counts closed files.
+	onRead func()
+	closed int
 }
 
 type crashFile struct {
@@ -85,7 +88,7 @@ func (c *crashFS) Open(name string, create bool) (outbox.File, int64, error) {
 		if !ok {
 			return nil, 0, fs.ErrNotExist
 		}
-		return &crashHandle{c, f}, int64(len(f.data)), nil
+		return &crashHandle{fs: c, file: f}, int64(len(f.data)), nil
 	}
 	now, err := c.step()
 	if err != nil {
@@ -96,7 +99,7 @@ func (c *crashFS) Open(name string, create bool) (outbox.File, int64, error) {
 	if now {
 		return nil, 0, errCrash
 	}
-	return &crashHandle{c, f}, 0, nil
+	return &crashHandle{fs: c, file: f}, 0, nil
 }
 
 func (c *crashFS) Rename(from, to string) error {
@@ -152,13 +155,20 @@ func (c *crashFS) Sync() error {
 }
 
 type crashHandle struct {
-	fs   *crashFS
-	file *crashFile
+	fs     *crashFS
+	file   *crashFile
+	closed bool
 }
 
 func (h *crashHandle) ReadAt(p []byte, offset int64) (int, error) {
+	if h.fs.onRead != nil {
+		h.fs.onRead()
+	}
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()
+	if h.closed {
+		return 0, fs.ErrClosed
+	}
 	if h.fs.crashed {
 		return 0, errCrash
 	}
@@ -219,7 +229,16 @@ func (h *crashHandle) Sync() error {
 	return nil
 }
 
-func (h *crashHandle) Close() error { return nil }
+func (h *crashHandle) Close() error {
+	h.fs.mu.Lock()
+	defer h.fs.mu.Unlock()
+	if h.closed {
+		return fs.ErrClosed
+	}
+	h.closed = true
+	h.fs.closed++
+	return nil
+}
 
 // revive is a restart of the process alone: the machine still has what it did
 // not sync. The next crash comes at an operation counted from here.

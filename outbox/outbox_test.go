@@ -402,6 +402,60 @@ func TestScrub(t *testing.T) {
 	wantContent(t, q, "14:next")
 }
 
+// TestScrubDropsAcknowledged: what was acknowledged goes from a file that is
+// rewritten anyway.
+func TestScrubDropsAcknowledged(t *testing.T) {
+	dir := t.TempDir()
+	q := mustOpen(t, dir, outbox.Options{})
+	mustAppend(t, q, "delivered", "burn", "keep")
+	if err := q.Ack(1); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := q.Scrub(func(item []byte) bool { return string(item) == "burn" }); err != nil || n != 1 {
+		t.Fatalf("Scrub: %d, %v; want 1", n, err)
+	}
+	text, err := os.ReadFile(segments(t, dir)[0])
+	if err != nil || bytes.Contains(text, []byte("delivered")) || !bytes.Contains(text, []byte("keep")) {
+		t.Errorf("the file is %q (%v)", text, err)
+	}
+	wantContent(t, q, "3:keep")
+}
+
+// TestCloseWaitsForReader: a file that is to be removed stays open until its
+// reader is through.
+func TestCloseWaitsForReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		files := newCrashFS()
+		q, err := outbox.Open(t.TempDir(), outbox.Options{SegmentBytes: 1, Wrap: func(outbox.FS) outbox.FS { return files }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer q.Close()
+		mustAppend(t, q, "one")
+		mustAppend(t, q, "two")
+		held := make(chan struct{})
+		files.onRead = func() { <-held }
+		go func() {
+			items, err := q.Peek(1)
+			if err != nil || len(items) != 1 || string(items[0].Data) != "one" {
+				t.Errorf("Peek: %v, %v", items, err)
+			}
+		}()
+		synctest.Wait()
+		if err := q.Ack(1); err != nil {
+			t.Fatal(err)
+		}
+		if n := files.closed; n != 0 {
+			t.Errorf("%d files closed under their reader", n)
+		}
+		close(held)
+		synctest.Wait()
+		if n := files.closed; n != 1 {
+			t.Errorf("%d files closed after the read, want 1", n)
+		}
+	})
+}
+
 // TestBroken: after a failed sync the queue refuses everything.
 func TestBroken(t *testing.T) {
 	files := newCrashFS()
