@@ -34,10 +34,10 @@ var (
 //
 //	FORMAT      format and genesis hash
 //	LOCK        held while a process runs
-//	identity/   the node's TLS key and incarnation
+//	identity/   the node's TLS key
 //	keys/       the cluster's log key, once the node holds it
 //	formation/  what the node promised while the cluster formed
-//	raft/       raft's log, vote and manifests
+//	raft/       raft's log, vote and manifests, and the incarnation
 //	ledger/     the chain
 //	outbox/     what the node has yet to witness of itself
 //

@@ -64,7 +64,7 @@ const (
 func (n *Node) watchRaft(r *raft.Raft) {
 	r.RegisterObserver(raft.NewObserver(n.leadership.observed, false, func(o *raft.Observation) bool {
 		switch o.Data.(type) {
-		case raft.LeaderObservation, raft.RaftState, raft.FailedHeartbeatObservation, raft.ResumedHeartbeatObservation, raft.PeerObservation:
+		case raft.LeaderObservation, raft.RaftState, raft.FailedHeartbeatObservation, raft.ResumedHeartbeatObservation:
 			return true
 		}
 		return false
@@ -112,8 +112,6 @@ func (n *Node) observe(o raft.Observation) {
 		l.silent[d.PeerID] = d.LastContact
 	case raft.ResumedHeartbeatObservation:
 		delete(l.silent, d.PeerID)
-	case raft.PeerObservation:
-		n.trans.Recheck()
 	}
 }
 
@@ -279,7 +277,6 @@ func (n *Node) carryOut(ctx context.Context, changer *membership.Changer, a memb
 		if a.To != membership.PeerReplaced {
 			delete(l.removals, a.NodeID)
 		}
-		n.trans.Recheck()
 	}
 }
 

@@ -82,6 +82,10 @@ type Node struct {
 	leaveOnce onceError
 	// refresh asks for newer pins, reinstall for a restart of raft.
 	refresh, reinstall chan struct{}
+	// configIndex is the raft index of the last configuration applied;
+	// reconfigured tells that it changed.
+	configIndex  atomic.Uint64
+	reconfigured chan struct{}
 }
 
 // New opens everything that the node has on this machine: phases INIT, CONFIG
@@ -93,6 +97,7 @@ func New(cfg Config) (_ *Node, err error) {
 	}
 	n := &Node{cfg: cfg, log: cfg.Logger, started: time.Now(), metrics: prometheus.NewRegistry(), leave: make(chan struct{})}
 	n.refresh, n.reinstall = make(chan struct{}, 1), make(chan struct{}, 1)
+	n.reconfigured = make(chan struct{}, 1)
 	n.leadership.init()
 	n.waiting.Store("booting")
 	defer func() {
@@ -150,6 +155,12 @@ func (n *Node) identify() (err error) {
 	n.identity, err = loadOrCreate(dir, transport.LoadIdentity, transport.CreateIdentity)
 	if err != nil {
 		return err
+	}
+	// The incarnation lives and dies with raft's state: whoever wipes one
+	// wipes the other, and the same id never votes twice.
+	dir = n.dir.sub("raft")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return accessError(dir, err)
 	}
 	n.incarn, err = loadOrCreate(dir, transport.LoadIncarnation, transport.CreateIncarnation)
 	return err
@@ -289,7 +300,28 @@ func (n *Node) readManifest(id string) (*fsm.Manifest, error) {
 }
 
 // applied is told of every commit of the state machine, on raft's goroutine.
-func (n *Node) applied(v *fsm.View) { n.growth.set(v.Head().Size) }
+func (n *Node) applied(v *fsm.View) {
+	n.growth.set(v.Head().Size)
+	if index := v.Configuration().RaftIndex; n.configIndex.Swap(index) != index {
+		select {
+		case n.reconfigured <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// runRechecks closes the connections of removed members, once their removal is
+// committed: before, raft's last append to them would be cut off.
+func (n *Node) runRechecks(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.reconfigured:
+			n.trans.Recheck()
+		}
+	}
+}
 
 // Run serves until ctx ends, the node has left, or it fails; then it stops in
 // order. The error says why it failed.
