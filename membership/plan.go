@@ -176,14 +176,19 @@ func (p *planner) lockedOut() {
 
 func (p *planner) removals() {
 	for _, r := range p.in.Removals {
-		for _, s := range p.in.Servers {
-			if s.NodeID == r.NodeID && !slices.Contains(p.in.Removed, r.NodeID) {
-				p.remove(s, Action{
-					Do: DoRemove, NodeID: s.NodeID, ServerID: s.ServerID,
-					Witness: KindPeerRemove, Reason: r.Reason,
-				})
-			}
+		if slices.Contains(p.in.Removed, r.NodeID) {
+			continue // see lockedOut
 		}
+		i := slices.IndexFunc(p.in.Servers, func(s Server) bool { return s.NodeID == r.NodeID })
+		if i < 0 {
+			p.say(Action{Do: DoRefuse, NodeID: r.NodeID, Reason: "the node is not in the configuration"})
+			continue
+		}
+		s := p.in.Servers[i]
+		p.remove(s, Action{
+			Do: DoRemove, NodeID: s.NodeID, ServerID: s.ServerID,
+			Witness: KindPeerRemove, Reason: r.Reason,
+		})
 	}
 }
 
