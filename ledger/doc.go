@@ -54,7 +54,7 @@
 //
 // # Memory
 //
-// With the default Options a store takes about 100 MiB at most: 32 MiB block
-// cache, up to three memtables of 16 MiB, table filters and indexes within the
-// cache, and compaction buffers. The right edge of the tree is under 32 KiB.
+// With the default Options a store takes about 150 MiB under full load: 32 MiB of
+// block cache, up to three memtables of 32 MiB, and some for compaction; a third
+// of that when idle. The right edge of the tree takes at most 64 KiB.
 package ledger

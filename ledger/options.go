@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,14 +22,14 @@ type Options struct {
 	Logger *slog.Logger
 	// CacheBytes is the size of the block cache; 0 is 32 MiB.
 	CacheBytes int64
-	// MemTableBytes is the size of one memtable; 0 is 16 MiB. Up to three
+	// MemTableBytes is the size of one memtable; 0 is 32 MiB. Up to three
 	// exist at a time, and as much of the log is replayed on Open.
 	MemTableBytes int
 }
 
 const (
 	defaultCacheBytes    = 32 << 20
-	defaultMemTableBytes = 16 << 20
+	defaultMemTableBytes = 32 << 20
 )
 
 // pebble returns the database's options. fatal takes errors after which the
@@ -58,7 +59,7 @@ func (o Options) pebble(readOnly bool, fatal func(error)) *pebble.Options {
 		// Nodes share two cores with raft and their peers: one
 		// compaction at a time, a second only under debt.
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
-		MaxOpenFiles:               512,
+		MaxOpenFiles:               1000,
 		// Trickle table writes to the disk, so that a flush does not
 		// make raft's fsync wait for megabytes.
 		BytesPerSync:  1 << 20,
@@ -66,7 +67,8 @@ func (o Options) pebble(readOnly bool, fatal func(error)) *pebble.Options {
 		EventListener: listener(o.Logger, fatal),
 	}
 	p.Experimental.FileCacheShards = 1
-	p.TargetFileSizes[0] = 8 << 20
+	p.Experimental.SpanPolicyFunc = splitTables
+	p.TargetFileSizes = targetFileSizes()
 	for i := range p.Levels {
 		p.Levels[i].BlockSize = 16 << 10
 		p.Levels[i].IndexBlockSize = 64 << 10
@@ -76,6 +78,31 @@ func (o Options) pebble(readOnly bool, fatal func(error)) *pebble.Options {
 		p.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.FastestCompression }
 	}
 	return p
+}
+
+// splitTables makes Pebble end each of its files where one of our tables ends.
+// Rows that are named by sequence then fill files that overlap no older ones: they
+// stay where the flush put them, or move down as they are, and only the id index
+// and posting lists, a tenth of the bytes, are ever merged.
+func splitTables(startKey []byte) (pebble.SpanPolicy, []byte, error) {
+	n := 1
+	if len(startKey) > 1 && startKey[0] == stagingPrefix {
+		n = 2
+	}
+	end := bytes.Clone(startKey[:min(n, len(startKey))])
+	if len(end) > 0 {
+		end[len(end)-1]++
+	}
+	return pebble.SpanPolicy{}, end, nil
+}
+
+// targetFileSizes are the sizes of Pebble's files: those of a flush, then those
+// of the levels from the first below L0 down. A flush does not split a table.
+// Pebble adds neighbours from L0 to a compaction while all of it stays below 25
+// times the second size; that is kept below two flushed files of headers, so that
+// these are moved one by one rather than written again together.
+func targetFileSizes() [7]int64 {
+	return [...]int64{64 << 20, 384 << 10, 1 << 20, 2 << 20, 4 << 20, 8 << 20, 16 << 20}
 }
 
 // listener turns background errors, after which Pebble would retry for ever
