@@ -3,6 +3,7 @@ package fsm
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/raft"
 
@@ -239,14 +240,16 @@ func (a *applier) find(key chain.Key) (Slot, bool, error) {
 	return slot, ok, nil
 }
 
-// record returns an entry of this update or of the store.
-func (a *applier) record(seq uint64) (chain.Record, error) {
+// record returns an entry of this update or of the store, as it is once what
+// this update redacts is gone: no answer may depend on how raft splits batches.
+func (a *applier) record(seq uint64) (r chain.Record, err error) {
 	if first := a.head.Size - uint64(len(a.update.Entries)); seq >= first && seq < a.head.Size {
-		return a.update.Entries[seq-first].Record, nil
-	}
-	r, err := a.f.cfg.Store.Record(seq)
-	if err != nil {
+		r = a.update.Entries[seq-first].Record
+	} else if r, err = a.f.cfg.Store.Record(seq); err != nil {
 		return chain.Record{}, fmt.Errorf("read entry %d: %w", seq, err)
+	}
+	if slices.Contains(a.update.Redact, seq) {
+		r.Envelope, r.Beside = nil, nil
 	}
 	return r, nil
 }
