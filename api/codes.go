@@ -103,7 +103,7 @@ func AsError(err error) *Error {
 	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return &Error{Code: DeadlineExceeded, Message: "the deadline passed", Hint: "a write may still commit; retry it with the same id"}
+		return &Error{Code: DeadlineExceeded, Message: "the deadline passed", Hint: "an event that was sent may still commit: send it again with the same id"}
 	case errors.Is(err, context.Canceled):
 		return &Error{Code: Canceled, Message: "the call was canceled"}
 	default:

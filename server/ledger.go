@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/exonode/exonode/api"
@@ -13,8 +14,10 @@ import (
 const (
 	defaultPage = 100
 	maxPage     = 1000
-	// pageBytes is where a page or a message of a watch stops growing.
-	pageBytes = 4 << 20
+	// pageBytes is where a page or a message of a watch stops growing. With one
+	// more entry, and each in both forms, it stays below 4 MiB, which is what
+	// gRPC clients take by default.
+	pageBytes = 512 << 10
 )
 
 // ledgerService is exonode.v1.LedgerService over a node. Its methods return
@@ -34,7 +37,11 @@ func await(ctx context.Context, r Reader, p *exonodev1.Consistency) (uint64, err
 	if err != nil {
 		return 0, err
 	}
-	return r.Await(ctx, c)
+	size, err := r.Await(ctx, c)
+	if c.Level == Session && errors.Is(err, context.DeadlineExceeded) {
+		return 0, &api.Error{Code: api.BehindSession, Message: fmt.Sprintf("the node has not reached entry %d in time", c.Sequence), Hint: "wait, or ask another node", Sequence: c.Sequence, HasSequence: true}
+	}
+	return size, err
 }
 
 // Get implements exonodev1connect.LedgerServiceHandler.

@@ -3,11 +3,13 @@ package server_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/exonode/exonode/api"
@@ -201,6 +203,49 @@ func TestListPages(t *testing.T) {
 				t.Errorf("listed %v, want %v", got, test.want)
 			}
 		})
+	}
+}
+
+// A page of large entries is cut before it is too large for a gRPC client, and
+// loses none.
+func TestListOfLargeEntries(t *testing.T) {
+	r := start(t, nil)
+	for i := range 5 {
+		e := event(i)
+		e.Text = `"` + strings.Repeat("x", 300<<10) + `"`
+		if _, err := r.ledger().Append(t.Context(), &exonodev1.AppendRequest{Event: e}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	req := new(exonodev1.ListRequest)
+	var got []uint64
+	pages := 0
+	for ; pages == 0 || req.PageToken != ""; pages++ {
+		res, err := r.ledger().List(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if size := proto.Size(res); size > 4<<20 {
+			t.Errorf("page %d has %d bytes", pages, size)
+		}
+		for _, e := range res.GetEntries() {
+			got = append(got, e.GetSequence())
+		}
+		req.PageToken = res.GetNextPageToken()
+	}
+	if fmt.Sprint(got) != "[0 1 2 3 4 5]" || pages < 2 {
+		t.Errorf("listed %v on %d pages", got, pages)
+	}
+}
+
+// A session read that waits in vain says that the node is behind.
+func TestSessionReadBehind(t *testing.T) {
+	r := start(t, func(c *server.Config) { c.RequestTimeout = time.Millisecond })
+	_, err := r.ledger().Head(t.Context(), &exonodev1.HeadRequest{Consistency: &exonodev1.Consistency{
+		Level: exonodev1.ConsistencyLevel_CONSISTENCY_LEVEL_SESSION, Sequence: 9,
+	}})
+	if e := wantCode(t, err, api.BehindSession); e.Sequence != 9 {
+		t.Errorf("error %+v", e)
 	}
 }
 
