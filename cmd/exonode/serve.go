@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -30,6 +31,18 @@ type serveFlags struct {
 	queueEvents, queueBytes        int
 	maxPayload                     int
 	logLevel, logFormat            string
+	exitWithStdin                  bool
+}
+
+// untilEOF returns a context that also ends when r does. A supervisor holds the
+// other end: however it dies, its nodes stop.
+func untilEOF(ctx context.Context, r io.Reader) context.Context {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() { // ends with the process
+		_, _ = io.Copy(io.Discard, r)
+		cancel()
+	}()
+	return ctx
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -61,7 +74,11 @@ from it.`,
 				return err
 			}
 			logger.Info("serving", "api", n.APIAddr(), "node", n.NodeID())
-			return n.Run(cmd.Context())
+			ctx := cmd.Context()
+			if f.exitWithStdin {
+				ctx = untilEOF(ctx, a.stdin)
+			}
+			return n.Run(ctx)
 		},
 	}
 	f.register(cmd)
@@ -93,6 +110,8 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	flags.IntVar(&f.maxPayload, "max-payload", 1<<20, "bytes that a payload may have; the same on all nodes")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
+	flags.BoolVar(&f.exitWithStdin, "exit-with-stdin", false, "stop when standard input ends")
+	_ = flags.MarkHidden("exit-with-stdin") // for supervisors
 }
 
 // config turns the flags into a node's configuration.

@@ -1,0 +1,17 @@
+//go:build unix
+
+package lab
+
+import (
+	"os"
+	"os/exec"
+	"syscall"
+)
+
+// detach puts the process into a group of its own: the terminal's Ctrl-C is for
+// us, and we stop the nodes in order.
+func detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
+
+func terminate(p *os.Process) error     { return p.Signal(syscall.SIGTERM) }
+func pauseProcess(p *os.Process) error  { return p.Signal(syscall.SIGSTOP) }
+func resumeProcess(p *os.Process) error { return p.Signal(syscall.SIGCONT) }
