@@ -145,7 +145,7 @@ func openDB(dir string, o Options, readOnly bool) (_ *Store, err error) {
 	}
 	lock, err := pebble.LockDirectory(dir, fs)
 	if err != nil {
-		if os.IsPermission(err) || os.IsNotExist(err) {
+		if os.IsPermission(err) || errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}
 		return nil, fmt.Errorf("%w: %w", ErrLocked, err)
@@ -197,13 +197,13 @@ func (o Options) fs() vfs.FS {
 func readFormat(fs vfs.FS, dir string) (version int, err error) {
 	names, err := fs.List(dir)
 	if err != nil {
-		if os.IsNotExist(err) {
+		if errors.Is(err, os.ErrNotExist) {
 			return 0, ErrNotExist
 		}
 		return 0, err
 	}
 	content, err := readFile(fs, fs.PathJoin(dir, formatFile))
-	if os.IsNotExist(err) {
+	if errors.Is(err, os.ErrNotExist) {
 		if len(names) == 0 || len(names) == 1 && names[0] == formatFile+".tmp" {
 			return 0, ErrNotExist
 		}
