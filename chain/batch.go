@@ -97,12 +97,15 @@ func (p *pipeline) read(ctx context.Context, src Source, from, to uint64) {
 	b := p.next(ctx)
 	seq := from
 	for rec, err := range src.Records(ctx, from, to) {
-		if b == nil || seq == to {
+		if b == nil {
 			break
 		}
 		if err != nil {
 			p.end(b, err)
 			return
+		}
+		if seq == to {
+			break
 		}
 		if !b.add(&rec) {
 			p.send(b)

@@ -21,6 +21,11 @@ func EventDigest(id ID, epoch uint64, e *Event) (Hash, error) {
 	if e.Salt == nil {
 		return Hash{}, ErrNoSalt
 	}
+	return digestHasher.sum(digestInput(id, epoch, e)), nil
+}
+
+// digestInput is the map that EventDigest hashes.
+func digestInput(id ID, epoch uint64, e *Event) []byte {
 	b := make([]byte, 0, 512+len(e.Payload))
 	b = cbor.AppendMap(b, 8+one(e.Subject != "")+one(e.ContentType != "")+one(e.DataSchema != "")+
 		one(e.DeclaredEffect != nil)+one(len(e.Causes) > 0)+one(e.Priority != 0)+
@@ -47,8 +52,7 @@ func EventDigest(id ID, epoch uint64, e *Event) (Hash, error) {
 	if len(e.Extensions) > 0 {
 		b = appendExtensions(append(b, 15), e.Extensions)
 	}
-	b = appendOptionalText(b, 16, e.ClientKeyID)
-	return digestHasher.sum(b), nil
+	return appendOptionalText(b, 16, e.ClientKeyID)
 }
 
 // SetDefaults fills in what a submitter may leave out: the content type of a

@@ -12,6 +12,29 @@ type Record struct {
 	Beside []byte
 }
 
+// Decode decodes the record's parts without verifying anything of them but their
+// encoding. What the Entry holds is part of the record's bytes.
+func (r *Record) Decode() (Entry, error) {
+	e := Entry{Record: *r, Hash: HeaderHash(r.Header)}
+	if err := e.Header.UnmarshalBinary(r.Header); err != nil {
+		return e, err
+	}
+	for _, part := range []struct {
+		data []byte
+		dst  **Envelope
+	}{{r.Envelope, &e.Envelope}, {r.Beside, &e.Beside}} {
+		if len(part.data) == 0 {
+			continue
+		}
+		env, err := DecodeEnvelope(part.data)
+		if err != nil {
+			return e, err
+		}
+		*part.dst = &env
+	}
+	return e, nil
+}
+
 // Head names the last entry of a chain.
 type Head struct {
 	// Size is the number of entries: the last one's sequence plus one.
