@@ -49,7 +49,8 @@ type GossipConfig struct {
 	// Profile is LAN where empty.
 	Profile Profile
 	// Transport replaces sockets, for simulation and fault injection; nil
-	// is TCP and UDP.
+	// is TCP and UDP. The connections that it dials must carry a deadline
+	// until memberlist sets its own: it writes the label without one.
 	Transport memberlist.Transport
 	// Allowed reports whether a node id was not removed. It is called
 	// under a lock of memberlist: it must not block.
@@ -308,7 +309,8 @@ func (g *Gossip) Leave(timeout time.Duration) error {
 }
 
 // Close stops gossip and joins its goroutine; events not yet delivered are
-// dropped. It may be called twice, but not from OnEvent.
+// dropped. It may be called twice, but not from OnEvent. Memberlist does not
+// join its own: a probe under way ends within seconds after Close.
 func (g *Gossip) Close() error {
 	g.life.Lock()
 	g.shut = true
@@ -416,7 +418,8 @@ func (d *gossipDelegate) NotifyAlive(n *memberlist.Node) error {
 }
 
 // NotifyMerge refuses a join in which nobody alive is acceptable: a removed
-// node that comes back with what it remembers of itself.
+// node that comes back with what it remembers of itself. It has the key and
+// was answered before this is asked: being removed keeps nobody from listening.
 func (d *gossipDelegate) NotifyMerge(peers []*memberlist.Node) error {
 	refused := errNotAllowed
 	for _, n := range peers {
