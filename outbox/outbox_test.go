@@ -419,6 +419,21 @@ func TestScrubDropsAcknowledged(t *testing.T) {
 		t.Errorf("the file is %q (%v)", text, err)
 	}
 	wantContent(t, q, "3:keep")
+
+	// The rewritten file can be read, also once an acknowledgement of items
+	// in it is durable.
+	mustAppend(t, q, "burn", "last")
+	if err := q.Ack(3); err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, q, "more")
+	if n, err := q.Scrub(func(item []byte) bool { return string(item) == "burn" }); err != nil || n != 1 {
+		t.Fatalf("Scrub: %d, %v; want 1", n, err)
+	}
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wantContent(t, mustOpen(t, dir, outbox.Options{}), "5:last", "6:more")
 }
 
 // TestCloseWaitsForReader: a file that is to be removed stays open until its
