@@ -44,6 +44,7 @@ type endpoint struct {
 	address string // host:port, or the URL as configured
 	ledger  exonodev1connect.LedgerServiceClient
 	cluster exonodev1connect.ClusterServiceClient
+	catalog exonodev1connect.CatalogServiceClient
 	stream  *connect.Client[rawRequest, exonodev1.AppendStreamResponse]
 }
 
@@ -82,6 +83,7 @@ func New(cfg Config) (*Client, error) {
 			address: u.Host,
 			ledger:  exonodev1connect.NewLedgerServiceClient(hc, base, options...),
 			cluster: exonodev1connect.NewClusterServiceClient(hc, base, options...),
+			catalog: exonodev1connect.NewCatalogServiceClient(hc, base, options...),
 			stream: connect.NewClient[rawRequest, exonodev1.AppendStreamResponse](streams,
 				base+exonodev1connect.LedgerServiceAppendStreamProcedure,
 				append(options[:len(options):len(options)], connect.WithCodec(codec{}))...),

@@ -256,6 +256,7 @@ func (n *Node) serveMembership() {
 	n.trans.Handle(transport.ClassCall, methodAdmit, n.serveAdmit)
 	n.trans.Handle(transport.ClassCall, methodRemove, n.serveRemove)
 	n.trans.Handle(transport.ClassCall, methodStats, n.serveStats)
+	n.trans.Handle(transport.ClassCall, methodCatalog, n.serveCatalog)
 }
 
 // pinMembers accepts members on the word of a promise or a join answer.

@@ -19,7 +19,7 @@ type healthChecker struct {
 // Check implements grpchealth.Checker.
 func (h healthChecker) Check(_ context.Context, req *grpchealth.CheckRequest) (*grpchealth.CheckResponse, error) {
 	switch req.Service {
-	case "", exonodev1connect.LedgerServiceName, exonodev1connect.ClusterServiceName:
+	case "", exonodev1connect.LedgerServiceName, exonodev1connect.ClusterServiceName, exonodev1connect.CatalogServiceName:
 	default:
 		return nil, connect.NewError(connect.CodeNotFound, nil)
 	}

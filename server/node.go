@@ -9,6 +9,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/exonode/exonode/catalog"
 	"github.com/exonode/exonode/chain"
 )
 
@@ -18,6 +19,7 @@ type Node interface {
 	Writer
 	Reader
 	Operator
+	Cataloger
 }
 
 // Caller is who calls, as the server authenticated it.
@@ -125,6 +127,18 @@ type Operator interface {
 	Transfer(ctx context.Context, nodeID string) error
 	// Ready is nil once the node serves; else what it waits for.
 	Ready() error
+}
+
+// Cataloger shows the catalog of kinds and changes it, on behalf of a caller.
+type Cataloger interface {
+	// Kinds returns all kinds that events may have, sorted by name.
+	Kinds(ctx context.Context) ([]catalog.Kind, error)
+	// RegisterKind seals a catalog.register entry and returns its sequence;
+	// where the kind is registered just so already, that of the entry which
+	// did it.
+	RegisterKind(ctx context.Context, caller Caller, name, gate string, schema []byte) (uint64, error)
+	// RetireKind seals a catalog.retire entry and returns its sequence.
+	RetireKind(ctx context.Context, caller Caller, name, reason string) (uint64, error)
 }
 
 // Status is a node's view of the cluster.

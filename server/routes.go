@@ -31,8 +31,9 @@ func (s *Server) routes() http.Handler {
 	private := http.NewServeMux()
 	private.Handle(exonodev1connect.NewLedgerServiceHandler(ledger, options...))
 	private.Handle(exonodev1connect.NewClusterServiceHandler(&clusterService{node: s.cfg.Node}, options...))
+	private.Handle(exonodev1connect.NewCatalogServiceHandler(&catalogService{node: s.cfg.Node}, options...))
 	names := grpcreflect.NewStaticReflector(
-		exonodev1connect.LedgerServiceName, exonodev1connect.ClusterServiceName,
+		exonodev1connect.LedgerServiceName, exonodev1connect.ClusterServiceName, exonodev1connect.CatalogServiceName,
 	)
 	private.Handle(grpcreflect.NewHandlerV1(names))
 	private.Handle(grpcreflect.NewHandlerV1Alpha(names))

@@ -3668,6 +3668,391 @@ func (*TransferResponse) Descriptor() ([]byte, []int) {
 	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{44}
 }
 
+// Kind is a type of events.
+type Kind struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Lower-case dotted words, such as "agent.spawn".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The gate that its events pass; empty is none.
+	Gate string `protobuf:"bytes,2,opt,name=gate,proto3" json:"gate,omitempty"`
+	// The payload's JSON Schema, as JSON text.
+	Schema string `protobuf:"bytes,3,opt,name=schema,proto3" json:"schema,omitempty"`
+	// Groups built-in kinds; empty for registered ones.
+	Subsystem string `protobuf:"bytes,4,opt,name=subsystem,proto3" json:"subsystem,omitempty"`
+	// The compliance item that a built-in kind serves.
+	Item string `protobuf:"bytes,5,opt,name=item,proto3" json:"item,omitempty"`
+	// Counts the versions of the payload's schema, from 1.
+	SchemaVersion uint64 `protobuf:"varint,6,opt,name=schema_version,json=schemaVersion,proto3" json:"schema_version,omitempty"`
+	// Whether the kind comes with the program, not from the chain.
+	BuiltIn       bool `protobuf:"varint,7,opt,name=built_in,json=builtIn,proto3" json:"built_in,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Kind) Reset() {
+	*x = Kind{}
+	mi := &file_exonode_v1_exonode_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Kind) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Kind) ProtoMessage() {}
+
+func (x *Kind) ProtoReflect() protoreflect.Message {
+	mi := &file_exonode_v1_exonode_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Kind.ProtoReflect.Descriptor instead.
+func (*Kind) Descriptor() ([]byte, []int) {
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *Kind) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Kind) GetGate() string {
+	if x != nil {
+		return x.Gate
+	}
+	return ""
+}
+
+func (x *Kind) GetSchema() string {
+	if x != nil {
+		return x.Schema
+	}
+	return ""
+}
+
+func (x *Kind) GetSubsystem() string {
+	if x != nil {
+		return x.Subsystem
+	}
+	return ""
+}
+
+func (x *Kind) GetItem() string {
+	if x != nil {
+		return x.Item
+	}
+	return ""
+}
+
+func (x *Kind) GetSchemaVersion() uint64 {
+	if x != nil {
+		return x.SchemaVersion
+	}
+	return 0
+}
+
+func (x *Kind) GetBuiltIn() bool {
+	if x != nil {
+		return x.BuiltIn
+	}
+	return false
+}
+
+// ListKindsRequest asks for kinds.
+type ListKindsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Restricts to kinds whose names begin with it.
+	Prefix        string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKindsRequest) Reset() {
+	*x = ListKindsRequest{}
+	mi := &file_exonode_v1_exonode_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKindsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKindsRequest) ProtoMessage() {}
+
+func (x *ListKindsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_exonode_v1_exonode_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKindsRequest.ProtoReflect.Descriptor instead.
+func (*ListKindsRequest) Descriptor() ([]byte, []int) {
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *ListKindsRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+// ListKindsResponse holds the kinds.
+type ListKindsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Sorted by name.
+	Kinds         []*Kind `protobuf:"bytes,1,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKindsResponse) Reset() {
+	*x = ListKindsResponse{}
+	mi := &file_exonode_v1_exonode_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKindsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKindsResponse) ProtoMessage() {}
+
+func (x *ListKindsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_exonode_v1_exonode_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKindsResponse.ProtoReflect.Descriptor instead.
+func (*ListKindsResponse) Descriptor() ([]byte, []int) {
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ListKindsResponse) GetKinds() []*Kind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+// RegisterKindRequest names the kind to add.
+type RegisterKindRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, gate and schema are used.
+	Kind          *Kind `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterKindRequest) Reset() {
+	*x = RegisterKindRequest{}
+	mi := &file_exonode_v1_exonode_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterKindRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterKindRequest) ProtoMessage() {}
+
+func (x *RegisterKindRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_exonode_v1_exonode_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterKindRequest.ProtoReflect.Descriptor instead.
+func (*RegisterKindRequest) Descriptor() ([]byte, []int) {
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *RegisterKindRequest) GetKind() *Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+// RegisterKindResponse tells where the registration is.
+type RegisterKindResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The catalog.register entry's sequence.
+	Sequence      uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterKindResponse) Reset() {
+	*x = RegisterKindResponse{}
+	mi := &file_exonode_v1_exonode_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterKindResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterKindResponse) ProtoMessage() {}
+
+func (x *RegisterKindResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_exonode_v1_exonode_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterKindResponse.ProtoReflect.Descriptor instead.
+func (*RegisterKindResponse) Descriptor() ([]byte, []int) {
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *RegisterKindResponse) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+// RetireKindRequest names the kind to retire, and why.
+type RetireKindRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A kind that the chain registered.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// For the record; required.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireKindRequest) Reset() {
+	*x = RetireKindRequest{}
+	mi := &file_exonode_v1_exonode_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireKindRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireKindRequest) ProtoMessage() {}
+
+func (x *RetireKindRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_exonode_v1_exonode_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireKindRequest.ProtoReflect.Descriptor instead.
+func (*RetireKindRequest) Descriptor() ([]byte, []int) {
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *RetireKindRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RetireKindRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// RetireKindResponse tells where the retirement is.
+type RetireKindResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The catalog.retire entry's sequence.
+	Sequence      uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireKindResponse) Reset() {
+	*x = RetireKindResponse{}
+	mi := &file_exonode_v1_exonode_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireKindResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireKindResponse) ProtoMessage() {}
+
+func (x *RetireKindResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_exonode_v1_exonode_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireKindResponse.ProtoReflect.Descriptor instead.
+func (*RetireKindResponse) Descriptor() ([]byte, []int) {
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *RetireKindResponse) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
 var File_exonode_v1_exonode_proto protoreflect.FileDescriptor
 
 const file_exonode_v1_exonode_proto_rawDesc = "" +
@@ -3920,7 +4305,28 @@ const file_exonode_v1_exonode_proto_rawDesc = "" +
 	"\rLeaveResponse\"*\n" +
 	"\x0fTransferRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"\x12\n" +
-	"\x10TransferResponse*\x95\x01\n" +
+	"\x10TransferResponse\"\xba\x01\n" +
+	"\x04Kind\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04gate\x18\x02 \x01(\tR\x04gate\x12\x16\n" +
+	"\x06schema\x18\x03 \x01(\tR\x06schema\x12\x1c\n" +
+	"\tsubsystem\x18\x04 \x01(\tR\tsubsystem\x12\x12\n" +
+	"\x04item\x18\x05 \x01(\tR\x04item\x12%\n" +
+	"\x0eschema_version\x18\x06 \x01(\x04R\rschemaVersion\x12\x19\n" +
+	"\bbuilt_in\x18\a \x01(\bR\abuiltIn\"*\n" +
+	"\x10ListKindsRequest\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\";\n" +
+	"\x11ListKindsResponse\x12&\n" +
+	"\x05kinds\x18\x01 \x03(\v2\x10.exonode.v1.KindR\x05kinds\";\n" +
+	"\x13RegisterKindRequest\x12$\n" +
+	"\x04kind\x18\x01 \x01(\v2\x10.exonode.v1.KindR\x04kind\"2\n" +
+	"\x14RegisterKindResponse\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\"?\n" +
+	"\x11RetireKindRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"0\n" +
+	"\x12RetireKindResponse\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence*\x95\x01\n" +
 	"\x10ConsistencyLevel\x12!\n" +
 	"\x1dCONSISTENCY_LEVEL_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eCONSISTENCY_LEVEL_LINEARIZABLE\x10\x01\x12\x1d\n" +
@@ -3964,7 +4370,12 @@ const file_exonode_v1_exonode_proto_rawDesc = "" +
 	"\aMembers\x12\x1a.exonode.v1.MembersRequest\x1a\x1b.exonode.v1.MembersResponse\"\x03\x90\x02\x01\x12A\n" +
 	"\x06Remove\x12\x19.exonode.v1.RemoveRequest\x1a\x1a.exonode.v1.RemoveResponse\"\x00\x12>\n" +
 	"\x05Leave\x12\x18.exonode.v1.LeaveRequest\x1a\x19.exonode.v1.LeaveResponse\"\x00\x12G\n" +
-	"\bTransfer\x12\x1b.exonode.v1.TransferRequest\x1a\x1c.exonode.v1.TransferResponse\"\x00B5Z3github.com/exonode/exonode/api/exonode/v1;exonodev1b\x06proto3"
+	"\bTransfer\x12\x1b.exonode.v1.TransferRequest\x1a\x1c.exonode.v1.TransferResponse\"\x002\x83\x02\n" +
+	"\x0eCatalogService\x12M\n" +
+	"\tListKinds\x12\x1c.exonode.v1.ListKindsRequest\x1a\x1d.exonode.v1.ListKindsResponse\"\x03\x90\x02\x01\x12S\n" +
+	"\fRegisterKind\x12\x1f.exonode.v1.RegisterKindRequest\x1a .exonode.v1.RegisterKindResponse\"\x00\x12M\n" +
+	"\n" +
+	"RetireKind\x12\x1d.exonode.v1.RetireKindRequest\x1a\x1e.exonode.v1.RetireKindResponse\"\x00B5Z3github.com/exonode/exonode/api/exonode/v1;exonodev1b\x06proto3"
 
 var (
 	file_exonode_v1_exonode_proto_rawDescOnce sync.Once
@@ -3979,7 +4390,7 @@ func file_exonode_v1_exonode_proto_rawDescGZIP() []byte {
 }
 
 var file_exonode_v1_exonode_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_exonode_v1_exonode_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_exonode_v1_exonode_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_exonode_v1_exonode_proto_goTypes = []any{
 	(ConsistencyLevel)(0),               // 0: exonode.v1.ConsistencyLevel
 	(EntryForm)(0),                      // 1: exonode.v1.EntryForm
@@ -4031,13 +4442,20 @@ var file_exonode_v1_exonode_proto_goTypes = []any{
 	(*LeaveResponse)(nil),               // 47: exonode.v1.LeaveResponse
 	(*TransferRequest)(nil),             // 48: exonode.v1.TransferRequest
 	(*TransferResponse)(nil),            // 49: exonode.v1.TransferResponse
-	nil,                                 // 50: exonode.v1.Event.ExtensionsEntry
-	(*timestamppb.Timestamp)(nil),       // 51: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 52: google.protobuf.Duration
+	(*Kind)(nil),                        // 50: exonode.v1.Kind
+	(*ListKindsRequest)(nil),            // 51: exonode.v1.ListKindsRequest
+	(*ListKindsResponse)(nil),           // 52: exonode.v1.ListKindsResponse
+	(*RegisterKindRequest)(nil),         // 53: exonode.v1.RegisterKindRequest
+	(*RegisterKindResponse)(nil),        // 54: exonode.v1.RegisterKindResponse
+	(*RetireKindRequest)(nil),           // 55: exonode.v1.RetireKindRequest
+	(*RetireKindResponse)(nil),          // 56: exonode.v1.RetireKindResponse
+	nil,                                 // 57: exonode.v1.Event.ExtensionsEntry
+	(*timestamppb.Timestamp)(nil),       // 58: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 59: google.protobuf.Duration
 }
 var file_exonode_v1_exonode_proto_depIdxs = []int32{
 	7,  // 0: exonode.v1.Event.effect:type_name -> exonode.v1.Effect
-	50, // 1: exonode.v1.Event.extensions:type_name -> exonode.v1.Event.ExtensionsEntry
+	57, // 1: exonode.v1.Event.extensions:type_name -> exonode.v1.Event.ExtensionsEntry
 	19, // 2: exonode.v1.Ack.verdict:type_name -> exonode.v1.Verdict
 	9,  // 3: exonode.v1.Ack.error:type_name -> exonode.v1.ErrorDetail
 	5,  // 4: exonode.v1.AppendRequest.event:type_name -> exonode.v1.Event
@@ -4049,7 +4467,7 @@ var file_exonode_v1_exonode_proto_depIdxs = []int32{
 	0,  // 10: exonode.v1.Consistency.level:type_name -> exonode.v1.ConsistencyLevel
 	18, // 11: exonode.v1.Entry.readable:type_name -> exonode.v1.ReadableEntry
 	5,  // 12: exonode.v1.ReadableEntry.event:type_name -> exonode.v1.Event
-	51, // 13: exonode.v1.ReadableEntry.time:type_name -> google.protobuf.Timestamp
+	58, // 13: exonode.v1.ReadableEntry.time:type_name -> google.protobuf.Timestamp
 	19, // 14: exonode.v1.ReadableEntry.verdict:type_name -> exonode.v1.Verdict
 	2,  // 15: exonode.v1.Verdict.decision:type_name -> exonode.v1.Decision
 	7,  // 16: exonode.v1.Verdict.declared:type_name -> exonode.v1.Effect
@@ -4063,15 +4481,15 @@ var file_exonode_v1_exonode_proto_depIdxs = []int32{
 	1,  // 24: exonode.v1.LookupRequest.form:type_name -> exonode.v1.EntryForm
 	3,  // 25: exonode.v1.LookupResponse.state:type_name -> exonode.v1.LookupState
 	17, // 26: exonode.v1.LookupResponse.entry:type_name -> exonode.v1.Entry
-	51, // 27: exonode.v1.Filter.time_from:type_name -> google.protobuf.Timestamp
-	51, // 28: exonode.v1.Filter.time_to:type_name -> google.protobuf.Timestamp
+	58, // 27: exonode.v1.Filter.time_from:type_name -> google.protobuf.Timestamp
+	58, // 28: exonode.v1.Filter.time_to:type_name -> google.protobuf.Timestamp
 	26, // 29: exonode.v1.ListRequest.filter:type_name -> exonode.v1.Filter
 	16, // 30: exonode.v1.ListRequest.consistency:type_name -> exonode.v1.Consistency
 	1,  // 31: exonode.v1.ListRequest.form:type_name -> exonode.v1.EntryForm
 	17, // 32: exonode.v1.ListResponse.entries:type_name -> exonode.v1.Entry
 	26, // 33: exonode.v1.WatchRequest.filter:type_name -> exonode.v1.Filter
 	1,  // 34: exonode.v1.WatchRequest.form:type_name -> exonode.v1.EntryForm
-	52, // 35: exonode.v1.WatchRequest.heartbeat:type_name -> google.protobuf.Duration
+	59, // 35: exonode.v1.WatchRequest.heartbeat:type_name -> google.protobuf.Duration
 	17, // 36: exonode.v1.WatchResponse.entries:type_name -> exonode.v1.Entry
 	33, // 37: exonode.v1.WatchResponse.head:type_name -> exonode.v1.ChainHead
 	16, // 38: exonode.v1.HeadRequest.consistency:type_name -> exonode.v1.Consistency
@@ -4080,47 +4498,55 @@ var file_exonode_v1_exonode_proto_depIdxs = []int32{
 	16, // 41: exonode.v1.GetConsistencyProofRequest.consistency:type_name -> exonode.v1.Consistency
 	33, // 42: exonode.v1.StatusResponse.head:type_name -> exonode.v1.ChainHead
 	40, // 43: exonode.v1.StatusResponse.catch_up:type_name -> exonode.v1.Progress
-	51, // 44: exonode.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	58, // 44: exonode.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
 	41, // 45: exonode.v1.StatusResponse.members:type_name -> exonode.v1.Member
 	4,  // 46: exonode.v1.Member.suffrage:type_name -> exonode.v1.Suffrage
-	52, // 47: exonode.v1.Member.last_contact:type_name -> google.protobuf.Duration
+	59, // 47: exonode.v1.Member.last_contact:type_name -> google.protobuf.Duration
 	41, // 48: exonode.v1.MembersResponse.members:type_name -> exonode.v1.Member
-	6,  // 49: exonode.v1.Event.ExtensionsEntry.value:type_name -> exonode.v1.Value
-	10, // 50: exonode.v1.LedgerService.Append:input_type -> exonode.v1.AppendRequest
-	12, // 51: exonode.v1.LedgerService.AppendBatch:input_type -> exonode.v1.AppendBatchRequest
-	14, // 52: exonode.v1.LedgerService.AppendStream:input_type -> exonode.v1.AppendStreamRequest
-	22, // 53: exonode.v1.LedgerService.Get:input_type -> exonode.v1.GetRequest
-	24, // 54: exonode.v1.LedgerService.Lookup:input_type -> exonode.v1.LookupRequest
-	27, // 55: exonode.v1.LedgerService.List:input_type -> exonode.v1.ListRequest
-	29, // 56: exonode.v1.LedgerService.Watch:input_type -> exonode.v1.WatchRequest
-	31, // 57: exonode.v1.LedgerService.Head:input_type -> exonode.v1.HeadRequest
-	34, // 58: exonode.v1.LedgerService.GetInclusionProof:input_type -> exonode.v1.GetInclusionProofRequest
-	36, // 59: exonode.v1.LedgerService.GetConsistencyProof:input_type -> exonode.v1.GetConsistencyProofRequest
-	38, // 60: exonode.v1.ClusterService.Status:input_type -> exonode.v1.StatusRequest
-	42, // 61: exonode.v1.ClusterService.Members:input_type -> exonode.v1.MembersRequest
-	44, // 62: exonode.v1.ClusterService.Remove:input_type -> exonode.v1.RemoveRequest
-	46, // 63: exonode.v1.ClusterService.Leave:input_type -> exonode.v1.LeaveRequest
-	48, // 64: exonode.v1.ClusterService.Transfer:input_type -> exonode.v1.TransferRequest
-	11, // 65: exonode.v1.LedgerService.Append:output_type -> exonode.v1.AppendResponse
-	13, // 66: exonode.v1.LedgerService.AppendBatch:output_type -> exonode.v1.AppendBatchResponse
-	15, // 67: exonode.v1.LedgerService.AppendStream:output_type -> exonode.v1.AppendStreamResponse
-	23, // 68: exonode.v1.LedgerService.Get:output_type -> exonode.v1.GetResponse
-	25, // 69: exonode.v1.LedgerService.Lookup:output_type -> exonode.v1.LookupResponse
-	28, // 70: exonode.v1.LedgerService.List:output_type -> exonode.v1.ListResponse
-	30, // 71: exonode.v1.LedgerService.Watch:output_type -> exonode.v1.WatchResponse
-	32, // 72: exonode.v1.LedgerService.Head:output_type -> exonode.v1.HeadResponse
-	35, // 73: exonode.v1.LedgerService.GetInclusionProof:output_type -> exonode.v1.GetInclusionProofResponse
-	37, // 74: exonode.v1.LedgerService.GetConsistencyProof:output_type -> exonode.v1.GetConsistencyProofResponse
-	39, // 75: exonode.v1.ClusterService.Status:output_type -> exonode.v1.StatusResponse
-	43, // 76: exonode.v1.ClusterService.Members:output_type -> exonode.v1.MembersResponse
-	45, // 77: exonode.v1.ClusterService.Remove:output_type -> exonode.v1.RemoveResponse
-	47, // 78: exonode.v1.ClusterService.Leave:output_type -> exonode.v1.LeaveResponse
-	49, // 79: exonode.v1.ClusterService.Transfer:output_type -> exonode.v1.TransferResponse
-	65, // [65:80] is the sub-list for method output_type
-	50, // [50:65] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	50, // 49: exonode.v1.ListKindsResponse.kinds:type_name -> exonode.v1.Kind
+	50, // 50: exonode.v1.RegisterKindRequest.kind:type_name -> exonode.v1.Kind
+	6,  // 51: exonode.v1.Event.ExtensionsEntry.value:type_name -> exonode.v1.Value
+	10, // 52: exonode.v1.LedgerService.Append:input_type -> exonode.v1.AppendRequest
+	12, // 53: exonode.v1.LedgerService.AppendBatch:input_type -> exonode.v1.AppendBatchRequest
+	14, // 54: exonode.v1.LedgerService.AppendStream:input_type -> exonode.v1.AppendStreamRequest
+	22, // 55: exonode.v1.LedgerService.Get:input_type -> exonode.v1.GetRequest
+	24, // 56: exonode.v1.LedgerService.Lookup:input_type -> exonode.v1.LookupRequest
+	27, // 57: exonode.v1.LedgerService.List:input_type -> exonode.v1.ListRequest
+	29, // 58: exonode.v1.LedgerService.Watch:input_type -> exonode.v1.WatchRequest
+	31, // 59: exonode.v1.LedgerService.Head:input_type -> exonode.v1.HeadRequest
+	34, // 60: exonode.v1.LedgerService.GetInclusionProof:input_type -> exonode.v1.GetInclusionProofRequest
+	36, // 61: exonode.v1.LedgerService.GetConsistencyProof:input_type -> exonode.v1.GetConsistencyProofRequest
+	38, // 62: exonode.v1.ClusterService.Status:input_type -> exonode.v1.StatusRequest
+	42, // 63: exonode.v1.ClusterService.Members:input_type -> exonode.v1.MembersRequest
+	44, // 64: exonode.v1.ClusterService.Remove:input_type -> exonode.v1.RemoveRequest
+	46, // 65: exonode.v1.ClusterService.Leave:input_type -> exonode.v1.LeaveRequest
+	48, // 66: exonode.v1.ClusterService.Transfer:input_type -> exonode.v1.TransferRequest
+	51, // 67: exonode.v1.CatalogService.ListKinds:input_type -> exonode.v1.ListKindsRequest
+	53, // 68: exonode.v1.CatalogService.RegisterKind:input_type -> exonode.v1.RegisterKindRequest
+	55, // 69: exonode.v1.CatalogService.RetireKind:input_type -> exonode.v1.RetireKindRequest
+	11, // 70: exonode.v1.LedgerService.Append:output_type -> exonode.v1.AppendResponse
+	13, // 71: exonode.v1.LedgerService.AppendBatch:output_type -> exonode.v1.AppendBatchResponse
+	15, // 72: exonode.v1.LedgerService.AppendStream:output_type -> exonode.v1.AppendStreamResponse
+	23, // 73: exonode.v1.LedgerService.Get:output_type -> exonode.v1.GetResponse
+	25, // 74: exonode.v1.LedgerService.Lookup:output_type -> exonode.v1.LookupResponse
+	28, // 75: exonode.v1.LedgerService.List:output_type -> exonode.v1.ListResponse
+	30, // 76: exonode.v1.LedgerService.Watch:output_type -> exonode.v1.WatchResponse
+	32, // 77: exonode.v1.LedgerService.Head:output_type -> exonode.v1.HeadResponse
+	35, // 78: exonode.v1.LedgerService.GetInclusionProof:output_type -> exonode.v1.GetInclusionProofResponse
+	37, // 79: exonode.v1.LedgerService.GetConsistencyProof:output_type -> exonode.v1.GetConsistencyProofResponse
+	39, // 80: exonode.v1.ClusterService.Status:output_type -> exonode.v1.StatusResponse
+	43, // 81: exonode.v1.ClusterService.Members:output_type -> exonode.v1.MembersResponse
+	45, // 82: exonode.v1.ClusterService.Remove:output_type -> exonode.v1.RemoveResponse
+	47, // 83: exonode.v1.ClusterService.Leave:output_type -> exonode.v1.LeaveResponse
+	49, // 84: exonode.v1.ClusterService.Transfer:output_type -> exonode.v1.TransferResponse
+	52, // 85: exonode.v1.CatalogService.ListKinds:output_type -> exonode.v1.ListKindsResponse
+	54, // 86: exonode.v1.CatalogService.RegisterKind:output_type -> exonode.v1.RegisterKindResponse
+	56, // 87: exonode.v1.CatalogService.RetireKind:output_type -> exonode.v1.RetireKindResponse
+	70, // [70:88] is the sub-list for method output_type
+	52, // [52:70] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_exonode_v1_exonode_proto_init() }
@@ -4140,9 +4566,9 @@ func file_exonode_v1_exonode_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_exonode_v1_exonode_proto_rawDesc), len(file_exonode_v1_exonode_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   46,
+			NumMessages:   53,
 			NumExtensions: 0,
-			NumServices:   2,
+			NumServices:   3,
 		},
 		GoTypes:           file_exonode_v1_exonode_proto_goTypes,
 		DependencyIndexes: file_exonode_v1_exonode_proto_depIdxs,

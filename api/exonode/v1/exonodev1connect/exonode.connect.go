@@ -33,6 +33,8 @@ const (
 	LedgerServiceName = "exonode.v1.LedgerService"
 	// ClusterServiceName is the fully-qualified name of the ClusterService service.
 	ClusterServiceName = "exonode.v1.ClusterService"
+	// CatalogServiceName is the fully-qualified name of the CatalogService service.
+	CatalogServiceName = "exonode.v1.CatalogService"
 )
 
 // These constants are the fully-qualified names of the RPCs defined in this package. They're
@@ -77,6 +79,15 @@ const (
 	ClusterServiceLeaveProcedure = "/exonode.v1.ClusterService/Leave"
 	// ClusterServiceTransferProcedure is the fully-qualified name of the ClusterService's Transfer RPC.
 	ClusterServiceTransferProcedure = "/exonode.v1.ClusterService/Transfer"
+	// CatalogServiceListKindsProcedure is the fully-qualified name of the CatalogService's ListKinds
+	// RPC.
+	CatalogServiceListKindsProcedure = "/exonode.v1.CatalogService/ListKinds"
+	// CatalogServiceRegisterKindProcedure is the fully-qualified name of the CatalogService's
+	// RegisterKind RPC.
+	CatalogServiceRegisterKindProcedure = "/exonode.v1.CatalogService/RegisterKind"
+	// CatalogServiceRetireKindProcedure is the fully-qualified name of the CatalogService's RetireKind
+	// RPC.
+	CatalogServiceRetireKindProcedure = "/exonode.v1.CatalogService/RetireKind"
 )
 
 // LedgerServiceClient is a client for the exonode.v1.LedgerService service.
@@ -663,4 +674,146 @@ func (UnimplementedClusterServiceHandler) Leave(context.Context, *v1.LeaveReques
 
 func (UnimplementedClusterServiceHandler) Transfer(context.Context, *v1.TransferRequest) (*v1.TransferResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("exonode.v1.ClusterService.Transfer is not implemented"))
+}
+
+// CatalogServiceClient is a client for the exonode.v1.CatalogService service.
+type CatalogServiceClient interface {
+	// ListKinds returns the kinds that are known, sorted by name.
+	ListKinds(context.Context, *v1.ListKindsRequest) (*v1.ListKindsResponse, error)
+	// RegisterKind adds a kind. Registering the same again changes nothing.
+	RegisterKind(context.Context, *v1.RegisterKindRequest) (*v1.RegisterKindResponse, error)
+	// RetireKind makes a registered kind refused from now on.
+	RetireKind(context.Context, *v1.RetireKindRequest) (*v1.RetireKindResponse, error)
+}
+
+// NewCatalogServiceClient constructs a client for the exonode.v1.CatalogService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewCatalogServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) CatalogServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	catalogServiceMethods := v1.File_exonode_v1_exonode_proto.Services().ByName("CatalogService").Methods()
+	return &catalogServiceClient{
+		listKinds: connect.NewClient[v1.ListKindsRequest, v1.ListKindsResponse](
+			httpClient,
+			baseURL+CatalogServiceListKindsProcedure,
+			connect.WithSchema(catalogServiceMethods.ByName("ListKinds")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		registerKind: connect.NewClient[v1.RegisterKindRequest, v1.RegisterKindResponse](
+			httpClient,
+			baseURL+CatalogServiceRegisterKindProcedure,
+			connect.WithSchema(catalogServiceMethods.ByName("RegisterKind")),
+			connect.WithClientOptions(opts...),
+		),
+		retireKind: connect.NewClient[v1.RetireKindRequest, v1.RetireKindResponse](
+			httpClient,
+			baseURL+CatalogServiceRetireKindProcedure,
+			connect.WithSchema(catalogServiceMethods.ByName("RetireKind")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// catalogServiceClient implements CatalogServiceClient.
+type catalogServiceClient struct {
+	listKinds    *connect.Client[v1.ListKindsRequest, v1.ListKindsResponse]
+	registerKind *connect.Client[v1.RegisterKindRequest, v1.RegisterKindResponse]
+	retireKind   *connect.Client[v1.RetireKindRequest, v1.RetireKindResponse]
+}
+
+// ListKinds calls exonode.v1.CatalogService.ListKinds.
+func (c *catalogServiceClient) ListKinds(ctx context.Context, req *v1.ListKindsRequest) (*v1.ListKindsResponse, error) {
+	response, err := c.listKinds.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// RegisterKind calls exonode.v1.CatalogService.RegisterKind.
+func (c *catalogServiceClient) RegisterKind(ctx context.Context, req *v1.RegisterKindRequest) (*v1.RegisterKindResponse, error) {
+	response, err := c.registerKind.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// RetireKind calls exonode.v1.CatalogService.RetireKind.
+func (c *catalogServiceClient) RetireKind(ctx context.Context, req *v1.RetireKindRequest) (*v1.RetireKindResponse, error) {
+	response, err := c.retireKind.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// CatalogServiceHandler is an implementation of the exonode.v1.CatalogService service.
+type CatalogServiceHandler interface {
+	// ListKinds returns the kinds that are known, sorted by name.
+	ListKinds(context.Context, *v1.ListKindsRequest) (*v1.ListKindsResponse, error)
+	// RegisterKind adds a kind. Registering the same again changes nothing.
+	RegisterKind(context.Context, *v1.RegisterKindRequest) (*v1.RegisterKindResponse, error)
+	// RetireKind makes a registered kind refused from now on.
+	RetireKind(context.Context, *v1.RetireKindRequest) (*v1.RetireKindResponse, error)
+}
+
+// NewCatalogServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewCatalogServiceHandler(svc CatalogServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	catalogServiceMethods := v1.File_exonode_v1_exonode_proto.Services().ByName("CatalogService").Methods()
+	catalogServiceListKindsHandler := connect.NewUnaryHandlerSimple(
+		CatalogServiceListKindsProcedure,
+		svc.ListKinds,
+		connect.WithSchema(catalogServiceMethods.ByName("ListKinds")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	catalogServiceRegisterKindHandler := connect.NewUnaryHandlerSimple(
+		CatalogServiceRegisterKindProcedure,
+		svc.RegisterKind,
+		connect.WithSchema(catalogServiceMethods.ByName("RegisterKind")),
+		connect.WithHandlerOptions(opts...),
+	)
+	catalogServiceRetireKindHandler := connect.NewUnaryHandlerSimple(
+		CatalogServiceRetireKindProcedure,
+		svc.RetireKind,
+		connect.WithSchema(catalogServiceMethods.ByName("RetireKind")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/exonode.v1.CatalogService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case CatalogServiceListKindsProcedure:
+			catalogServiceListKindsHandler.ServeHTTP(w, r)
+		case CatalogServiceRegisterKindProcedure:
+			catalogServiceRegisterKindHandler.ServeHTTP(w, r)
+		case CatalogServiceRetireKindProcedure:
+			catalogServiceRetireKindHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedCatalogServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedCatalogServiceHandler struct{}
+
+func (UnimplementedCatalogServiceHandler) ListKinds(context.Context, *v1.ListKindsRequest) (*v1.ListKindsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("exonode.v1.CatalogService.ListKinds is not implemented"))
+}
+
+func (UnimplementedCatalogServiceHandler) RegisterKind(context.Context, *v1.RegisterKindRequest) (*v1.RegisterKindResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("exonode.v1.CatalogService.RegisterKind is not implemented"))
+}
+
+func (UnimplementedCatalogServiceHandler) RetireKind(context.Context, *v1.RetireKindRequest) (*v1.RetireKindResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("exonode.v1.CatalogService.RetireKind is not implemented"))
 }
