@@ -125,13 +125,6 @@ func (a *applier) commit() error {
 			return err
 		}
 	}
-	if len(a.update.Entries) > 0 && f.cfg.Staging.Staged().Size > f.cfg.Store.Meta().Head.Size {
-		// Raft replays its log after all: what was staged no longer
-		// links to the head. Catch-up begins again from there.
-		if err := f.cfg.Staging.DropStaging(); err != nil {
-			return fmt.Errorf("drop staging: %w", err)
-		}
-	}
 	if err := f.cfg.Store.Commit(&a.update); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}

@@ -137,6 +137,12 @@ func (r *replica) everything() string {
 		h := r.header(seq)
 		slot, found, err := r.store.Find(h.Key())
 		fmt.Fprintf(&b, "%d %x\n\t%x\n\t%x\n\t%v %v %v\n", seq, rec.Header, rec.Envelope, rec.Beside, slot, found, err)
+		if h.Kind == "governance.deny" || h.Kind == "governance.escalate" {
+			p := r.payload(seq)
+			key := chain.Key{Workspace: p["workspace"].(string), Source: p["source"].(string), ID: p["id"].(string)}
+			slot, found, err := r.store.Find(key)
+			fmt.Fprintf(&b, "\t%v: %v %v %v\n", key, slot, found, err)
+		}
 	}
 	return b.String()
 }

@@ -19,9 +19,11 @@ type Store interface {
 	Find(chain.Key) (Slot, bool, error)
 	// Record returns an entry below Meta().Head.Size.
 	Record(seq uint64) (chain.Record, error)
-	// Commit applies one Update atomically.
+	// Commit applies one Update atomically. Where it has entries, what is
+	// staged does not link to the head any more, and is dropped with it.
 	Commit(*Update) error
-	// Flush returns once all commits so far are durable.
+	// Flush returns once all commits so far are durable. It may run beside
+	// Commit.
 	Flush() error
 }
 
@@ -67,7 +69,8 @@ type Staging interface {
 	// is staged.
 	StagedState() ([]byte, error)
 	// Stage appends entries (and slot changes and redactions that they
-	// cause) to staging.
+	// cause) to staging. It may wait for work that an earlier Promote left
+	// behind.
 	Stage(*Update) error
 	// FlushStaging returns once all that was staged is durable.
 	FlushStaging() error
