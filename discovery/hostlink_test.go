@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"os"
-	"runtime"
 	"testing"
 	"time"
 
@@ -45,7 +44,7 @@ func TestNothingLeaks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fds, goroutines := openFiles(t), runtime.NumGoroutine()
+	fds, before := openFiles(t), goleak.IgnoreCurrent()
 	for range 300 {
 		r.rescan(l)
 		r.announce(l)
@@ -54,9 +53,7 @@ func TestNothingLeaks(t *testing.T) {
 	if n := openFiles(t); n != fds {
 		t.Errorf("%d open files after 300 cycles, %d before", n, fds)
 	}
-	if n := runtime.NumGoroutine(); n > goroutines {
-		t.Errorf("%d goroutines after 300 cycles, %d before", n, goroutines)
-	}
+	goleak.VerifyNone(t, before)
 	for range 50 {
 		again, err := openHostLink()
 		if err != nil {
@@ -72,9 +69,7 @@ func TestNothingLeaks(t *testing.T) {
 	if n := openFiles(t); n != fds {
 		t.Errorf("%d open files after 50 restarts, %d before", n, fds)
 	}
-	if n := runtime.NumGoroutine(); n > goroutines {
-		t.Errorf("%d goroutines after 50 restarts, %d before", n, goroutines)
-	}
+	goleak.VerifyNone(t, before)
 }
 
 // Two nodes of one host find each other over real sockets: both hear the port.

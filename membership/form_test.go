@@ -180,7 +180,7 @@ func TestExpectDiffers(t *testing.T) {
 	}
 }
 
-var formSeeds = flag.Uint64("form.seeds", 60, "number of seeds of TestFormRandom")
+var formSeeds = flag.Uint64("form.seeds", 30, "number of seeds of TestFormRandom")
 
 // Nodes start in any order, see each other partly, crash and come back with
 // what their disks kept, and calls are delayed, lost and repeated: never two

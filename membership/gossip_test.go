@@ -203,6 +203,7 @@ func TestGossipTellsDeathFromGoodbye(t *testing.T) {
 	inEther(t, func(t *testing.T, e *ether) {
 		n1, n2, n3 := e.start(t, "n1", nil), e.start(t, "n2", nil), e.start(t, "n3", nil)
 		join(t, n2, "10.0.0.1:7")
+		synctest.Wait() // so that n2 is heard of before n3
 		join(t, n3, "10.0.0.1:7")
 		time.Sleep(10 * time.Second)
 		for _, g := range []*gossiper{n1, n2, n3} {
@@ -378,11 +379,13 @@ func TestGossipConfigIsChecked(t *testing.T) {
 		Allowed: func(string) bool { return true }, Log: slog.New(slog.DiscardHandler),
 	}
 	for name, change := range map[string]func(*GossipConfig){
-		"short key":     func(c *GossipConfig) { c.Key = make([]byte, 16) },
-		"no key":        func(c *GossipConfig) { c.Key = nil },
-		"no bind":       func(c *GossipConfig) { c.Bind = netip.AddrPort{} },
-		"profile":       func(c *GossipConfig) { c.Profile = "wan" },
-		"long meta":     func(c *GossipConfig) { c.Meta.PeerAddr, c.Meta.APIAddr = strings.Repeat("x", 255), strings.Repeat("y", 255) },
+		"short key": func(c *GossipConfig) { c.Key = make([]byte, 16) },
+		"no key":    func(c *GossipConfig) { c.Key = nil },
+		"no bind":   func(c *GossipConfig) { c.Bind = netip.AddrPort{} },
+		"profile":   func(c *GossipConfig) { c.Profile = "wan" },
+		"long meta": func(c *GossipConfig) {
+			c.Meta.PeerAddr, c.Meta.APIAddr = strings.Repeat("x", 255), strings.Repeat("y", 255)
+		},
 		"no server id":  func(c *GossipConfig) { c.Meta.ServerID = "" },
 		"zone":          func(c *GossipConfig) { c.Advertise = netip.MustParseAddrPort("[fe80::1%lo]:1") },
 		"occupied port": func(c *GossipConfig) { c.Bind = netip.MustParseAddrPort("203.0.113.1:1") }, // not of this host

@@ -17,4 +17,3 @@ func (h *Handler) Greet(ctx context.Context, call Call, addr string) (Hello, err
 	}
 	return reply, nil
 }
-

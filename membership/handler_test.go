@@ -187,6 +187,29 @@ func TestHelloChecksWhoAsks(t *testing.T) {
 	}
 }
 
+func TestGreetChecksWhoAnswers(t *testing.T) {
+	from := newTestHandler(t, &fakeCluster{})
+	c := &fakeCluster{hasState: true, members: []Member{member("a")}}
+	to, err := NewHandler(HandlerConfig{
+		Self: member("a"), Genesis: chain.Hash{1}, Promises: open(t, newCrashFS()), Cluster: c,
+		Allowed: func(string) bool { return true }, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := from.Greet(t.Context(), through(to, "node-b"), "a:1")
+	if err != nil || got.Self != member("a") || got.State != InRaft || !hasServer(got.Members, "a") {
+		t.Errorf("greeting: %+v, %v", got, err)
+	}
+	posing := func(ctx context.Context, addr, method string, payload []byte) ([]byte, string, error) {
+		reply, _, err := through(to, "node-b")(ctx, addr, method, payload)
+		return reply, "node-x", err
+	}
+	if _, err := from.Greet(t.Context(), posing, "a:1"); !errors.Is(err, ErrRefused) {
+		t.Errorf("answer under another's name: %v", err)
+	}
+}
+
 // joinWith runs Join of node z through what calls answer, and stops it after a
 // virtual minute.
 func joinWith(t *testing.T, call Call, candidates ...string) (members []Member, prefetched int, err error) {
