@@ -14,9 +14,10 @@ import (
 // addresses, always with the same ID, until ctx ends, or for Config.RetryFor
 // where ctx has no deadline.
 //
-// The error is an *api.Error where the cluster refused the event (errors.As
-// finds it; retrying is no use), else an *IncompleteError. The payload may be
-// changed as soon as Append returns, whatever it returned.
+// The error is an *IncompleteError where the call ended without an answer (look
+// for it first: it may wrap what a node said last), else an *api.Error: the
+// cluster refused the event, and retrying is no use. The payload may be changed
+// as soon as Append returns, whatever it returned.
 func (c *Client) Append(ctx context.Context, ev chain.Event) (Ack, error) {
 	k, err := c.prepare(ctx, &ev)
 	if err != nil {

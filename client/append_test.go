@@ -115,29 +115,67 @@ func TestAppendExactlyOnce(t *testing.T) {
 	}
 }
 
-// TestOrderOfOneCaller: the events of a batch stay in order over a break.
+// TestBatchOrder: the events of a batch stay in order over failures.
 func TestBatchOrder(t *testing.T) {
+	cases := map[string]func(n int, events []*exonodev1.Event) fault{
+		"breaks": func(n int, _ []*exonodev1.Event) fault { return fault{lost: n == 1} },
+		"refused with much in flight": func(n int, _ []*exonodev1.Event) fault {
+			if n < 3 {
+				return fault{code: api.NoLeader}
+			}
+			return fault{}
+		},
+	}
+	for name, f := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cl := three(t)
+				// The first node fails; the others are well.
+				cl.nodes[address(0)].onMessage = f
+				c := cl.client(nil)
+				events := make([]chain.Event, 4000)
+				for i := range events {
+					events[i] = testEvent(i)
+				}
+				events[7].ID = "seven"
+				for i, r := range c.AppendBatch(t.Context(), events) {
+					if r.Err != nil {
+						t.Fatal(r.Err)
+					}
+					if r.Ack.Sequence != uint64(i) {
+						t.Fatalf("event %d is entry %d", i, r.Ack.Sequence)
+					}
+				}
+				if events[7].ID != "seven" || events[8].ID != "" {
+					t.Error("the caller's events were changed")
+				}
+				c.Close()
+				cl.stop()
+			})
+		})
+	}
+}
+
+// TestSlowIsNotDown: what waits long while others are answered is not given up
+// for one failure.
+func TestSlowIsNotDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cl := three(t)
-		for _, n := range cl.nodes {
-			n.onMessage = func(n int, _ []*exonodev1.Event) fault { return fault{lost: n == 1} }
+		cl := newCluster(t, address(0))
+		cl.nodes[address(0)].onMessage = func(n int, _ []*exonodev1.Event) fault {
+			if n == 0 || n == 8 {
+				return fault{code: api.NoLeader}
+			}
+			return fault{delay: 5 * time.Second}
 		}
-		c := cl.client(func(cfg *client.Config) { cfg.MaxInFlight = 16 })
-		events := make([]chain.Event, 300)
+		c := cl.client(func(cfg *client.Config) { cfg.MaxInFlight, cfg.RetryFor = 1, 20*time.Second })
+		events := make([]chain.Event, 10)
 		for i := range events {
 			events[i] = testEvent(i)
 		}
-		events[7].ID = "seven"
 		for i, r := range c.AppendBatch(t.Context(), events) {
 			if r.Err != nil {
-				t.Fatal(r.Err)
+				t.Errorf("event %d: %v", i, r.Err)
 			}
-			if r.Ack.Sequence != uint64(i) {
-				t.Fatalf("event %d is entry %d", i, r.Ack.Sequence)
-			}
-		}
-		if events[7].ID != "seven" || events[8].ID != "" {
-			t.Error("the caller's events were changed")
 		}
 		c.Close()
 		cl.stop()
@@ -386,6 +424,10 @@ func TestVerifyAcks(t *testing.T) {
 		var v *client.VerifyError
 		if !errors.As(err, &v) || !strings.Contains(v.Problem, "subject") {
 			t.Errorf("forged: %v", err)
+		}
+		cl.nodes[address(0)].onMessage = func(int, []*exonodev1.Event) fault { return fault{wrongHash: true} }
+		if _, err = c.Append(t.Context(), testEvent(2)); !errors.As(err, &v) || !strings.Contains(v.Problem, "acknowledged with") {
+			t.Errorf("wrong hash: %v", err)
 		}
 	})
 }

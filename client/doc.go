@@ -17,10 +17,10 @@
 //	...
 //	ack, err := c.Append(ctx, chain.Event{Kind: "agent.spawn", Payload: data})
 //
-// An error is an [*api.Error] where the cluster decided (an invalid event, a
-// conflict, a denial: trying again is no use), an [*IncompleteError] where the
-// caller's time ran out before it did, and an [*UnreachableError] where no
-// address answered. What reads answer is hashed again here: bytes that do not
+// An error is an [*IncompleteError] where the caller's time ran out before an
+// event's fate was known, an [*UnreachableError] where no address answered a
+// read, and an [*api.Error] where the cluster decided (an invalid event, a
+// conflict, a denial: trying again is no use). What reads answer is hashed again here: bytes that do not
 // match the hash told are a [*VerifyError], and heads that contradict each
 // other are an [*InconsistentError]; neither is ever retried.
 //

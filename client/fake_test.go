@@ -193,6 +193,10 @@ type node struct {
 	onRead func(ctx context.Context) error
 	// change, where set, changes entries before they are told.
 	change func(*exonodev1.Entry)
+	// onWatch, where set, changes the messages of a watch.
+	onWatch func(*exonodev1.WatchResponse)
+	// badRoot tells a root that is not the tree's.
+	badRoot bool
 	// watchLimit ends a watch after as many messages; 0 is never.
 	watchLimit int
 	headers    []http.Header // of the calls that came
@@ -211,8 +215,11 @@ type fault struct {
 	refuse error
 	// hang seals, and never answers.
 	hang bool
-	// garble answers with something that is no acknowledgement.
-	garble bool
+	// garble answers with something that is no acknowledgement, wrongHash
+	// with another entry's hash.
+	garble, wrongHash bool
+	// delay waits before it answers.
+	delay time.Duration
 }
 
 func (n *node) set(change func(*node)) {
@@ -313,6 +320,10 @@ func (n *node) AppendStream(ctx context.Context, s *connect.BidiStream[exonodev1
 		if f.garble {
 			acks[0].Hash = []byte("short")
 		}
+		if f.wrongHash {
+			acks[0].Hash = make([]byte, 32)
+		}
+		time.Sleep(f.delay) // of the bubble
 		half := (len(acks) + 1) / 2
 		if err := s.Send(&exonodev1.AppendStreamResponse{Acks: acks[:half]}); err != nil {
 			return err
@@ -439,6 +450,10 @@ func (n *node) Watch(ctx context.Context, r *exonodev1.WatchRequest, s *connect.
 		grown := n.c.grown
 		n.c.mu.Unlock()
 		m.NextSequence = next
+		entries := len(m.Entries)
+		if n.onWatch != nil {
+			n.onWatch(m)
+		}
 		if err := s.Send(m); err != nil {
 			return err
 		}
@@ -448,7 +463,7 @@ func (n *node) Watch(ctx context.Context, r *exonodev1.WatchRequest, s *connect.
 		if messages == limit {
 			return connect.NewError(connect.CodeUnavailable, errors.New("broke"))
 		}
-		if len(m.Entries) > 0 {
+		if entries > 0 {
 			continue
 		}
 		select {
@@ -467,6 +482,9 @@ func (n *node) Head(ctx context.Context, r *exonodev1.HeadRequest) (*exonodev1.H
 	n.c.mu.Lock()
 	defer n.c.mu.Unlock()
 	root := n.c.tree.Root()
+	if n.badRoot {
+		root[0] ^= 1
+	}
 	return &exonodev1.HeadResponse{Head: &exonodev1.ChainHead{
 		Size: n.c.head.Size, Hash: n.c.head.Hash[:], TimeUnixNano: n.c.head.Time, Root: root[:],
 		ChainId: n.c.id.String(), Epoch: n.c.epoch,

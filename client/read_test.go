@@ -350,6 +350,89 @@ func TestWatchCatchesForks(t *testing.T) {
 	})
 }
 
+// TestWatchCatchesGapsAndRewinds: entries that are left out, or come again.
+func TestWatchCatchesGapsAndRewinds(t *testing.T) {
+	skip := func(m *exonodev1.WatchResponse) {
+		if len(m.Entries) == 2 && m.Entries[0].Sequence == 2 {
+			m.Entries = m.Entries[1:]
+		}
+	}
+	skipAll := func(m *exonodev1.WatchResponse) {
+		if len(m.Entries) == 2 && m.Entries[0].Sequence == 2 {
+			m.Entries = nil
+		}
+	}
+	swap := func(m *exonodev1.WatchResponse) {
+		if len(m.Entries) == 2 && m.Entries[0].Sequence == 2 {
+			m.Entries[0], m.Entries[1] = m.Entries[1], m.Entries[0]
+		}
+	}
+	some := chain.Filter{Kind: "test.*"}
+	cases := map[string]struct {
+		filter  chain.Filter
+		change  func(*exonodev1.WatchResponse)
+		problem string
+	}{
+		"an entry left out":  {chain.Filter{}, skip, "skipped entry 2"},
+		"a message left out": {chain.Filter{}, skipAll, "went on to 4"},
+		"a rewind":           {some, swap, "was at 4 already"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, 6, func(t *testing.T, cl *cluster, c *client.Client) {
+				cl.nodes[address(0)].onWatch = tc.change
+				var last error
+				for _, last = range c.Watch(t.Context(), client.WatchQuery{Filter: tc.filter}) {
+					continue
+				}
+				var v *client.VerifyError
+				if !errors.As(last, &v) || !strings.Contains(v.Problem, tc.problem) {
+					t.Errorf("%v", last)
+				}
+			})
+		})
+	}
+}
+
+// TestWatchProgress: what a node that is behind says does not make entries come
+// again, and a watch goes on over what did not match.
+func TestWatchProgress(t *testing.T) {
+	bubble(t, 4, func(t *testing.T, cl *cluster, c *client.Client) {
+		cl.nodes[address(0)].watchLimit = 3
+		cl.nodes[address(0)].onWatch = func(m *exonodev1.WatchResponse) {
+			if len(m.Entries) == 0 {
+				m.NextSequence = 1
+			}
+		}
+		filled := make(chan struct{})
+		defer func() { <-filled }()
+		go func() {
+			defer close(filled)
+			time.Sleep(time.Minute) // of the bubble
+			fill(t, c, 4, 5)
+		}()
+		var seen []uint64
+		last := uint64(0)
+		q := client.WatchQuery{Filter: chain.Filter{Kind: "test.*"}, Progress: func(next uint64) {
+			if next < last {
+				t.Errorf("progress went from %d to %d", last, next)
+			}
+			last = next
+		}}
+		for e, err := range c.Watch(t.Context(), q) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if seen = append(seen, e.Sequence); e.Sequence == 4 {
+				break
+			}
+		}
+		if fmt.Sprint(seen) != "[0 1 2 3 4]" {
+			t.Errorf("seen %v", seen)
+		}
+	})
+}
+
 func TestCluster(t *testing.T) {
 	bubble(t, 0, func(t *testing.T, cl *cluster, c *client.Client) {
 		ctx := t.Context()

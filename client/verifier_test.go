@@ -86,10 +86,15 @@ func TestVerifierCatches(t *testing.T) {
 // TestVerifierHeadHash: the root can be right while the hash told is not.
 func TestVerifierHeadHash(t *testing.T) {
 	bubble(t, 10, func(t *testing.T, cl *cluster, c *client.Client) {
-		cl.head.Hash[0] ^= 1
 		var v *client.VerifyError
-		if _, err := c.Verifier(client.Head{}).VerifyHead(t.Context()); !errors.As(err, &v) {
-			t.Errorf("%v", err)
+		cl.nodes[address(0)].badRoot = true
+		if _, err := c.Verifier(client.Head{}).VerifyHead(t.Context()); !errors.As(err, &v) || !strings.Contains(v.Problem, "not in the tree") {
+			t.Errorf("wrong root: %v", err)
+		}
+		cl.nodes[address(0)].badRoot = false
+		cl.head.Hash[0] ^= 1
+		if _, err := c.Verifier(client.Head{}).VerifyHead(t.Context()); !errors.As(err, &v) || !strings.Contains(v.Problem, "head told") {
+			t.Errorf("wrong hash: %v", err)
 		}
 	})
 }
