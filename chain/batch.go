@@ -11,7 +11,12 @@ import (
 )
 
 // batchBytes bounds what a batch holds, but for one entry that is larger.
-const batchBytes = 1 << 20
+// entryBytes is what an entry is given in the batches of a chain that is too
+// short to need as much.
+const (
+	batchBytes = 1 << 20
+	entryBytes = 16 << 10
+)
 
 // pipeline carries batches from one reader over the workers to the verifier,
 // and back. Each batch is sent on jobs and on ordered; its done tells that a
@@ -20,28 +25,31 @@ const batchBytes = 1 << 20
 // batch blocks the reader.
 type pipeline struct {
 	free, jobs, ordered chan *batch
+	unmade              int // batches that may still be made; the reader's
+	width, bytes        int // of a batch
 }
 
-func newPipeline(workers int) *pipeline {
+func newPipeline(workers int, total uint64) *pipeline {
 	n := 2*workers + 1
-	p := &pipeline{free: make(chan *batch, n+1), jobs: make(chan *batch, n+1), ordered: make(chan *batch, n+1)}
-	for range n {
-		p.free <- newBatch()
+	return &pipeline{
+		free: make(chan *batch, n+1), jobs: make(chan *batch, n+1), ordered: make(chan *batch, n+1),
+		unmade: n,
+		width:  int(min(total, TileWidth)),
+		bytes:  int(min(total, batchBytes/entryBytes)) * entryBytes,
 	}
-	return p
 }
 
 // batch holds up to TileWidth consecutive entries, those of one tile of level 0
 // where they fit. Its memory is used again.
 type batch struct {
 	n       int
-	entries [TileWidth]Entry
-	bad     [TileWidth]*BadEntryError // what the worker found
+	entries []Entry
+	bad     []*BadEntryError // what the worker found
 	// arena holds the copied bytes of the records; it never grows while it
 	// is in use, since records point into it.
 	arena []byte
 	// decoded envelopes, to which entries point.
-	envelopes, besides [TileWidth]Envelope
+	envelopes, besides []Envelope
 	leaves             []byte // leaf hashes
 	perfect            bool   // the entries are a whole tile; root is theirs
 	root               Hash
@@ -49,14 +57,18 @@ type batch struct {
 	done               chan struct{}
 }
 
-func newBatch() *batch {
-	return &batch{leaves: make([]byte, 0, TileSize), done: make(chan struct{}, 1)}
+func newBatch(width int) *batch {
+	return &batch{
+		entries: make([]Entry, width), bad: make([]*BadEntryError, width),
+		envelopes: make([]Envelope, width), besides: make([]Envelope, width),
+		leaves: make([]byte, 0, width*hashSize), done: make(chan struct{}, 1),
+	}
 }
 
-func (b *batch) reset() {
+func (b *batch) reset(size int) {
 	b.n, b.err, b.perfect, b.arena = 0, nil, false, b.arena[:0]
-	if cap(b.arena) != batchBytes {
-		b.arena = make([]byte, 0, batchBytes)
+	if cap(b.arena) != size {
+		b.arena = make([]byte, 0, size)
 	}
 }
 
@@ -122,14 +134,26 @@ func (p *pipeline) read(ctx context.Context, src Source, from, to uint64) {
 	p.end(b, ctx.Err())
 }
 
+// next returns a free batch, or nil once ctx is done.
 func (p *pipeline) next(ctx context.Context) *batch {
+	var b *batch
 	select {
-	case b := <-p.free:
-		b.reset()
-		return b
-	case <-ctx.Done():
-		return nil
+	case b = <-p.free:
+	default:
 	}
+	if b == nil && p.unmade > 0 {
+		p.unmade--
+		b = newBatch(p.width)
+	}
+	if b == nil {
+		select {
+		case b = <-p.free:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	b.reset(p.bytes)
+	return b
 }
 
 func (p *pipeline) send(b *batch) {
@@ -141,7 +165,7 @@ func (p *pipeline) send(b *batch) {
 // where ctx was done before one was free.
 func (p *pipeline) end(b *batch, err error) {
 	if b == nil {
-		b = newBatch()
+		b = newBatch(0)
 	}
 	b.err = err
 	p.send(b)

@@ -2,6 +2,7 @@ package chain
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 )
 
@@ -33,9 +34,17 @@ func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (id *ID) UnmarshalText(text []byte) error { return unhex(id[:], text) }
 
+// errUpperHex: one value has one text, as it has one encoding.
+var errUpperHex = errors.New("upper-case hex digit")
+
 func unhex(dst, text []byte) error {
 	if len(text) != hex.EncodedLen(len(dst)) {
 		return fmt.Errorf("chain: %d hex digits, want %d", len(text), hex.EncodedLen(len(dst)))
+	}
+	for _, c := range text {
+		if 'A' <= c && c <= 'F' {
+			return fmt.Errorf("chain: %w", errUpperHex)
+		}
 	}
 	if _, err := hex.Decode(dst, text); err != nil {
 		return fmt.Errorf("chain: %w", err)

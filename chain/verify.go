@@ -30,7 +30,7 @@ func Verify(ctx context.Context, src Source, opts VerifyOptions) (VerifyReport, 
 		workers = runtime.GOMAXPROCS(0)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	p := newPipeline(workers)
+	p := newPipeline(workers, v.total)
 	var joined sync.WaitGroup
 	joined.Go(func() { p.read(ctx, src, from, to) })
 	for range workers {
@@ -191,13 +191,15 @@ func (v *verifier) entry(e *Entry, b *batch, i int) error {
 	if bad != nil && bad.Part == PartHeader {
 		return bad
 	}
-	if err := v.header(h, seq); err != nil {
-		return err
-	}
-	if h.Previous != v.head.Hash {
+	// The link comes first: where it holds, the predecessor is what the chain
+	// says it is, and what this header says otherwise is its own fault.
+	if seq > 0 && h.Previous != v.head.Hash {
 		v.suspects = &suspects{sequence: seq, hash: e.Hash, named: h.Previous, real: v.head.Hash, predecessor: seq > v.first}
 		v.head = Head{Size: seq + 1, Hash: e.Hash, Time: h.Time}
 		return nil
+	}
+	if err := v.header(h, seq); err != nil {
+		return err
 	}
 	if seq > 0 && h.Time <= v.head.Time {
 		return v.bad(seq, PartTime, fmt.Errorf("%d is not after its predecessor's %d", h.Time, v.head.Time))

@@ -50,15 +50,17 @@ type jsonTrailer struct {
 
 type jsonEncoder struct{ buf bytes.Buffer }
 
-// line encodes v without the escapes that HTML needs.
-func (e *jsonEncoder) line(v any) ([]byte, error) {
-	e.buf.Reset()
-	enc := json.NewEncoder(&e.buf)
+func (e *jsonEncoder) line(v any) ([]byte, error) { return encodeLine(&e.buf, v) }
+
+// encodeLine encodes v with a newline, without the escapes that HTML needs.
+func encodeLine(buf *bytes.Buffer, v any) ([]byte, error) {
+	buf.Reset()
+	enc := json.NewEncoder(buf)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
 		return nil, err
 	}
-	return e.buf.Bytes(), nil
+	return buf.Bytes(), nil
 }
 
 func (e *jsonEncoder) info(i *Info) ([]byte, error) {
@@ -95,20 +97,19 @@ func viewOf(r *chain.Record) ([]byte, error) {
 		return nil, err
 	}
 	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(view.New(&e)); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
+	line, err := encodeLine(&buf, view.New(&e))
+	return bytes.TrimSuffix(line, []byte("\n")), err
 }
 
 type jsonDecoder struct {
-	r   *bufio.Reader
-	buf []byte
+	r     *bufio.Reader
+	buf   []byte
+	again bytes.Buffer
 }
 
-// line reads a line into v; unknown members are refused.
+// line reads a line into v. A line that says anything but what v says when it is
+// written again is refused: unknown members, names in other cases, other base64
+// of the same bytes. White space and the order of members don't matter.
 func (d *jsonDecoder) line(v any) error {
 	d.buf = d.buf[:0]
 	for {
@@ -137,7 +138,25 @@ func (d *jsonDecoder) line(v any) error {
 	if _, err := dec.Token(); err != io.EOF {
 		return fmt.Errorf("%w: more than an object in a line", ErrFormat)
 	}
+	again, err := encodeLine(&d.again, v)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	if !sameJSON(d.buf, again) {
+		return fmt.Errorf("%w: a line says more than it should", ErrFormat)
+	}
 	return nil
+}
+
+// sameJSON reports whether two JSON values are equal but for white space and the
+// order of members.
+func sameJSON(a, b []byte) bool {
+	if bytes.Equal(a, b) {
+		return true
+	}
+	va, errA := decodeAny(a)
+	vb, errB := decodeAny(b)
+	return errA == nil && errB == nil && reflect.DeepEqual(va, vb)
 }
 
 func (d *jsonDecoder) info() (Info, error) {
@@ -181,12 +200,7 @@ func checkView(rec *chain.Record, got json.RawMessage) error {
 		return nil
 	}
 	want, err := viewOf(rec)
-	if err != nil || bytes.Equal(got, want) {
-		return nil
-	}
-	g, gotErr := decodeAny(got)
-	w, wantErr := decodeAny(want)
-	if gotErr != nil || wantErr != nil || !reflect.DeepEqual(g, w) {
+	if err == nil && !sameJSON(got, want) {
 		return &chain.BadEntryError{Sequence: rec.Sequence, Part: PartView,
 			Err: errors.New("the readable view does not say what the entry's bytes say")}
 	}

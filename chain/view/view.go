@@ -7,6 +7,7 @@
 package view
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -200,9 +201,17 @@ func data(payload []byte, contentType string) Data {
 	case isJSON && json.Valid(payload):
 		return Data{JSON: payload}
 	case isJSON || strings.HasPrefix(media, "text/"):
-		if text, err := json.Marshal(string(payload)); err == nil {
-			return Data{JSON: text}
-		}
+		return Data{JSON: quote(string(payload))}
 	}
 	return Data{Base64: payload}
+}
+
+// quote writes text as a JSON string, without the escapes that HTML needs.
+func quote(text string) json.RawMessage {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	// A string can always be encoded.
+	_ = enc.Encode(text)
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
 }
