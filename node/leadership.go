@@ -317,6 +317,9 @@ func (n *Node) planInput() membership.PlanInput {
 		Gossip: n.gossipView(), Removed: view.RemovedNodes(),
 		Policy: membership.DefaultPolicy(),
 	}
+	// A dead voter goes, and is locked out, only once another has taken its
+	// place: never so that the cluster shrinks.
+	in.Policy.MinVoters = 0
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	in.LeaderSince = l.since
@@ -330,6 +333,9 @@ func (n *Node) planInput() membership.PlanInput {
 			}
 		}
 		in.Servers = append(in.Servers, server)
+		if server.Voter {
+			in.Policy.MinVoters++
+		}
 	}
 	for _, j := range l.joins {
 		in.Joins = append(in.Joins, j)

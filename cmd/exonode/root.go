@@ -70,7 +70,7 @@ names as keys. Flags win over the environment, the environment over the file.`,
 	flags.StringVarP(&a.output, "output", "o", "text", "`format` of the output: text or json")
 	flags.StringSliceVar(&a.addrs, "addr", []string{"127.0.0.1:7482"}, "API `addresses` of the cluster's nodes, separated by commas")
 	flags.DurationVar(&a.timeout, "timeout", 30*time.Second, "how long a request may take")
-	root.AddCommand(a.initCommand(), a.serveCommand(), a.versionCommand())
+	root.AddCommand(a.initCommand(), a.serveCommand(), a.devCommand(), a.versionCommand())
 	return root
 }
 

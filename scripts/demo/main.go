@@ -1,0 +1,368 @@
+// Command demo shows a cluster at work: it starts three nodes on this machine,
+// submits the history of a git repository through all of them, kills the leader
+// half way, carries on, and verifies the chain on every node. `make demo` runs
+// it.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/mattn/go-isatty"
+	"github.com/schollz/progressbar/v3"
+
+	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/chaos/lab"
+	"github.com/exonode/exonode/client"
+)
+
+func main() {
+	var d demo
+	flag.StringVar(&d.binary, "binary", "bin/exonode", "the exonode to run")
+	flag.StringVar(&d.repo, "repo", ".", "git repository whose history is submitted")
+	flag.StringVar(&d.dir, "dir", "", "directory that keeps the cluster (default: a temporary one)")
+	flag.BoolVar(&d.exit, "exit", false, "stop the cluster at the end")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := d.run(ctx); err != nil {
+		if errors.Is(err, context.Canceled) {
+			err = errors.New("interrupted")
+		}
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+// kind is the event kind that the demo registers: one commit.
+const kind = "git.commit"
+
+// schema is the JSON Schema of its payload.
+const schema = `{
+  "type": "object",
+  "required": ["commit", "tree", "parents", "author", "authored_at", "message"],
+  "properties": {
+    "commit": {"type": "string", "pattern": "^[0-9a-f]{40,64}$"},
+    "tree": {"type": "string", "pattern": "^[0-9a-f]{40,64}$"},
+    "parents": {"type": "array", "items": {"type": "string"}},
+    "author": {"type": "string"},
+    "authored_at": {"type": "string", "format": "date-time"},
+    "message": {"type": "string"}
+  }
+}`
+
+type demo struct {
+	binary, repo, dir string
+	exit              bool
+
+	lab     *lab.Lab
+	commits []commit
+	source  string
+}
+
+// commit is the payload of one event.
+type commit struct {
+	Commit     string   `json:"commit"`
+	Tree       string   `json:"tree"`
+	Parents    []string `json:"parents"`
+	Author     string   `json:"author"`
+	AuthoredAt string   `json:"authored_at"`
+	Message    string   `json:"message"`
+}
+
+func step(format string, args ...any) { fmt.Printf("\n▸ "+format+"\n", args...) }
+func say(format string, args ...any)  { fmt.Printf("  "+format+"\n", args...) }
+
+func (d *demo) run(ctx context.Context) (err error) {
+	binary, err := filepath.Abs(d.binary)
+	if err != nil {
+		return err
+	}
+	if d.commits, err = history(ctx, d.repo); err != nil {
+		return err
+	}
+	abs, err := filepath.Abs(d.repo)
+	if err != nil {
+		return err
+	}
+	d.source = "git:" + filepath.Base(abs)
+
+	step("Starting three nodes")
+	start := time.Now()
+	if d.lab, err = lab.New(ctx, lab.Config{Binary: binary, Nodes: 3, Dir: d.dir, BasePort: 7480}); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.lab.Close()) }()
+	if err := d.start(ctx); err != nil {
+		return err
+	}
+	say("the cluster formed in %v", time.Since(start).Round(10*time.Millisecond))
+	for _, n := range d.lab.Nodes() {
+		say("%s  API http://%s  log %s", n.Name, n.API, d.lab.LogFile(n.Name))
+	}
+
+	if err := d.submitAll(ctx); err != nil {
+		return err
+	}
+	if err := d.check(ctx, binary); err != nil {
+		return err
+	}
+	return d.linger(ctx)
+}
+
+func (d *demo) start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return d.lab.StartAll(ctx)
+}
+
+// history reads all commits that HEAD reaches, the oldest first.
+func history(ctx context.Context, repo string) ([]commit, error) {
+	const format = "%H%x00%T%x00%P%x00%an <%ae>%x00%aI%x00%B%x01"
+	cmd := exec.CommandContext(ctx, "git", "-C", repo, "log", "--reverse", "--format="+format, "HEAD")
+	out, err := cmd.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
+		}
+		return nil, fmt.Errorf("read the history of %s: %w", repo, err)
+	}
+	var commits []commit
+	for _, entry := range strings.Split(string(out), "\x01") {
+		f := strings.Split(strings.TrimLeft(entry, "\n"), "\x00")
+		if len(f) != 6 {
+			continue
+		}
+		commits = append(commits, commit{
+			Commit: f[0], Tree: f[1], Parents: strings.Fields(f[2]), Author: f[3], AuthoredAt: f[4],
+			Message: strings.TrimSpace(strings.ToValidUTF8(f[5], "\uFFFD")),
+		})
+	}
+	if len(commits) == 0 {
+		return nil, fmt.Errorf("the history of %s is empty", repo)
+	}
+	return commits, nil
+}
+
+// event makes a commit an event; its hash is the id, so that submitting it
+// again changes nothing.
+func (d *demo) event(c *commit) (chain.Event, error) {
+	if c.Parents == nil {
+		c.Parents = []string{}
+	}
+	payload, err := json.Marshal(c)
+	if err != nil {
+		return chain.Event{}, err
+	}
+	return chain.Event{
+		Workspace: "default", Source: d.source, ID: c.Commit, Kind: kind, Subject: c.Commit[:12],
+		Payload: payload, ContentType: "application/json",
+	}, nil
+}
+
+// submitAll submits every commit, each third to one node, and kills the leader
+// once half are acknowledged.
+func (d *demo) submitAll(ctx context.Context) error {
+	admin, err := client.New(client.Config{Addresses: d.lab.Addrs()})
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+	seq, err := admin.RegisterKind(ctx, kind, "", schema)
+	if err != nil {
+		return fmt.Errorf("register %s: %w", kind, err)
+	}
+	step("Submitting %d commits of %s through all three nodes", len(d.commits), d.repo)
+	say("kind %s is registered: entry %d", kind, seq)
+
+	bar := progress(len(d.commits))
+	var acked atomic.Int64
+	half := make(chan struct{})
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	start := time.Now()
+	for i := range d.lab.Nodes() {
+		wg.Go(func() {
+			if err := d.submitShare(ctx, i, func() {
+				_ = bar.Add(1) // a broken terminal does not stop the demo
+				if acked.Add(1) == int64(len(d.commits)+1)/2 {
+					close(half)
+				}
+			}); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	killed := make(chan error, 1)
+	var victim string
+	go func() { // joined below, through killed
+		select {
+		case <-half:
+		case <-ctx.Done():
+			killed <- nil
+			return
+		}
+		var err error
+		victim, err = d.killLeader(ctx, admin)
+		killed <- err
+	}()
+	wg.Wait()
+	_ = bar.Finish()
+	fmt.Println()
+	if err := <-killed; err != nil {
+		return err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	say("%d commits acknowledged in %v, each by a quorum of synced disks", acked.Load(), time.Since(start).Round(time.Millisecond))
+	say("the leader %s was killed after %d of them", victim, (len(d.commits)+1)/2)
+
+	step("Starting %s again", victim)
+	restarted := time.Now()
+	if err := d.lab.Start(victim); err != nil {
+		return err
+	}
+	wait, stop := context.WithTimeout(ctx, time.Minute)
+	defer stop()
+	if err := d.lab.WaitReady(wait, victim); err != nil {
+		return err
+	}
+	say("it went on from its own disk and caught up in %v", time.Since(restarted).Round(10*time.Millisecond))
+	return nil
+}
+
+// submitShare submits every third commit, from the i-th on, beginning with node
+// i; where that one dies, the client goes on with another.
+func (d *demo) submitShare(ctx context.Context, i int, acked func()) error {
+	addrs := d.lab.Addrs()
+	c, err := client.New(client.Config{Addresses: append(addrs[i:len(addrs):len(addrs)], addrs[:i]...)})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	events := func(yield func(chain.Event, error) bool) {
+		for k := i; k < len(d.commits); k += len(addrs) {
+			if !yield(d.event(&d.commits[k])) {
+				return
+			}
+		}
+	}
+	_, err = c.Pump(ctx, events, client.PumpOptions{Window: 64, Acked: func(index uint64, _ client.Ack, err error) error {
+		if err != nil {
+			return fmt.Errorf("commit %s: %w", d.commits[i+int(index)*len(addrs)].Commit[:12], err)
+		}
+		acked()
+		return nil
+	}})
+	return err
+}
+
+func (d *demo) killLeader(ctx context.Context, c *client.Client) (string, error) {
+	members, err := c.Members(ctx)
+	if err != nil {
+		return "", fmt.Errorf("find the leader: %w", err)
+	}
+	for _, m := range members {
+		if m.Leader {
+			return m.Name, d.lab.Kill(m.Name)
+		}
+	}
+	return "", errors.New("no member leads")
+}
+
+// check verifies every node's chain, and that each commit is in it once.
+func (d *demo) check(ctx context.Context, binary string) error {
+	step("Verifying the chain on every node")
+	for _, n := range d.lab.Nodes() {
+		cmd := exec.CommandContext(ctx, binary, "verify", "--addr", n.API)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("verify %s: %w\n%s", n.Name, err, out)
+		}
+		say("%s: %s", n.Name, strings.ReplaceAll(strings.TrimSpace(string(out)), "\n", "\n      "))
+	}
+	c, err := client.New(client.Config{Addresses: d.lab.Addrs()})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	var first client.Head
+	for i, n := range d.lab.Nodes() {
+		r, err := c.On(n.API)
+		if err != nil {
+			return err
+		}
+		head, err := r.Head(ctx)
+		if err != nil {
+			return fmt.Errorf("head of %s: %w", n.Name, err)
+		}
+		if i == 0 {
+			first = head
+		} else if head.Size == first.Size && head.Hash != first.Hash {
+			return fmt.Errorf("%s and %s disagree about entry %d", d.lab.Nodes()[0].Name, n.Name, head.Size-1)
+		}
+	}
+	seen := make(map[string]int)
+	for entry, err := range c.List(ctx, client.ListQuery{Filter: chain.Filter{Kind: kind, Source: d.source}}) {
+		if err != nil {
+			return err
+		}
+		seen[entry.Header.ID]++
+	}
+	for _, c := range d.commits {
+		if n := seen[c.Commit]; n != 1 {
+			return fmt.Errorf("commit %s is in the chain %d times", c.Commit, n)
+		}
+	}
+	say("each of the %d commits is in the chain exactly once", len(d.commits))
+	return nil
+}
+
+// linger leaves the cluster running until it is interrupted.
+func (d *demo) linger(ctx context.Context) error {
+	if d.exit {
+		step("Done; stopping the cluster")
+		return nil
+	}
+	addrs := strings.Join(d.lab.Addrs(), ",")
+	step("The cluster is running. Try, in another terminal:")
+	say("export EXONODE_ADDR=%s", addrs)
+	say("%s status", d.binary)
+	say("%s list --kind %s --limit 5", d.binary, kind)
+	say("%s tail", d.binary)
+	say("%s submit --kind artifact.store --source me --data '{\"hash\":\"abc\",\"size\":3,\"content_type\":\"text/plain\"}'", d.binary)
+	say("Ctrl-C stops it.")
+	select {
+	case <-ctx.Done():
+	case e := <-d.lab.Ended():
+		return fmt.Errorf("%s ended: %w; its log is %s", e.Name, e.Err, e.Log)
+	}
+	fmt.Println("\nstopping")
+	return nil
+}
+
+// progress is a bar on a terminal, and silent elsewhere.
+func progress(n int) *progressbar.ProgressBar {
+	var w io.Writer = io.Discard
+	if isatty.IsTerminal(os.Stderr.Fd()) {
+		w = os.Stderr
+	}
+	return progressbar.NewOptions(n, progressbar.OptionSetWriter(w), progressbar.OptionSetDescription("  commits"),
+		progressbar.OptionShowCount(), progressbar.OptionSetWidth(40))
+}
