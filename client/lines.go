@@ -34,6 +34,9 @@ type LineOptions struct {
 	Stream string
 	// MaxLine is the most bytes that a line may have; 2 MiB where it is 0.
 	MaxLine int
+	// At, where not nil, is called with a line's number, from 1, before what
+	// became of the line is yielded.
+	At func(line uint64)
 }
 
 const defaultMaxLine = 2 << 20
@@ -41,8 +44,8 @@ const defaultMaxLine = 2 << 20
 // EventLines reads events from JSON lines: CloudEvents 1.0 (a line with
 // "specversion") or plain events, one object a line, blank lines skipped. What
 // is wrong with a line is yielded in its event's place, as an *api.Error that
-// names the line; reading goes on after it. An error of r itself, or a line
-// over MaxLine, ends the sequence.
+// names the line; reading goes on after it. An error of r itself ends the
+// sequence.
 //
 // A plain event has the members kind, and optionally workspace, source, id,
 // subject, data or data_base64, content_type, data_schema, schema_version,
@@ -55,32 +58,68 @@ func EventLines(r io.Reader, opt LineOptions) iter.Seq2[chain.Event, error] {
 		opt.MaxLine = defaultMaxLine
 	}
 	return func(yield func(chain.Event, error) bool) {
-		s := bufio.NewScanner(r)
-		// Room for the line's end too.
-		s.Buffer(make([]byte, 0, min(64<<10, opt.MaxLine+2)), opt.MaxLine+2)
-		number := uint64(0)
-		for s.Scan() {
-			number++
-			line := bytes.TrimSpace(s.Bytes())
-			if len(line) == 0 {
-				continue
+		br := bufio.NewReaderSize(r, 64<<10)
+		var buf []byte
+		for number := uint64(1); ; number++ {
+			line, end := readLine(br, buf[:0], opt.MaxLine)
+			buf = line
+			line = bytes.TrimSpace(line)
+			tooLong := errors.Is(end, bufio.ErrTooLong)
+			if end != nil && !tooLong && !errors.Is(end, io.EOF) {
+				yield(chain.Event{}, fmt.Errorf("read line %d: %w", number, end))
+				return
 			}
-			ev, err := DecodeLine(bytes.Clone(line), opt)
-			if err != nil {
-				err = &LineError{Line: number, Err: err}
-			} else if ev.ID == "" && opt.Stream != "" {
-				ev.ID = lineID(opt.Stream, number, line)
+			if len(line) > 0 || tooLong {
+				if opt.At != nil {
+					opt.At(number)
+				}
+				ev, err := decodeNumbered(line, tooLong, number, opt)
+				if !yield(ev, err) {
+					return
+				}
 			}
-			if !yield(ev, err) {
+			if errors.Is(end, io.EOF) {
 				return
 			}
 		}
-		if err := s.Err(); errors.Is(err, bufio.ErrTooLong) {
-			yield(chain.Event{}, &LineError{Line: number + 1, Err: &api.Error{
-				Code: api.TooLarge, Message: fmt.Sprintf("the line has more than %d bytes", opt.MaxLine), Hint: "put one event on a line",
-			}})
-		} else if err != nil {
-			yield(chain.Event{}, fmt.Errorf("read line %d: %w", number+1, err))
+	}
+}
+
+// decodeNumbered decodes a line of EventLines. The event does not share line's
+// memory.
+func decodeNumbered(line []byte, tooLong bool, number uint64, opt LineOptions) (chain.Event, error) {
+	if tooLong {
+		return chain.Event{}, &LineError{Line: number, Err: &api.Error{
+			Code: api.TooLarge, Message: fmt.Sprintf("the line has more than %d bytes", opt.MaxLine), Hint: "put one event on a line",
+		}}
+	}
+	ev, err := DecodeLine(bytes.Clone(line), opt)
+	if err != nil {
+		return chain.Event{}, &LineError{Line: number, Err: err}
+	}
+	if ev.ID == "" && opt.Stream != "" {
+		ev.ID = lineID(opt.Stream, number, line)
+	}
+	return ev, nil
+}
+
+// readLine appends the next line to buf, without its end. What follows the first
+// limit bytes of a longer one is dropped, and bufio.ErrTooLong returned; io.EOF
+// comes with the last line, which may be empty.
+func readLine(r *bufio.Reader, buf []byte, limit int) ([]byte, error) {
+	tooLong := false
+	for {
+		part, err := r.ReadSlice('\n')
+		n := len(bytes.TrimRight(part, "\r\n"))
+		if tooLong = tooLong || len(buf)+n > limit; !tooLong {
+			buf = append(buf, part...)
+		}
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+		case tooLong && (err == nil || errors.Is(err, io.EOF)):
+			return buf, bufio.ErrTooLong
+		default:
+			return buf, err
 		}
 	}
 }

@@ -142,15 +142,32 @@ func TestEventLines(t *testing.T) {
 		t.Errorf("id %q without a stream", none[1])
 	}
 
-	long := fmt.Sprintf(`{"kind":"a"}`+"\n"+`{"kind":"a","data":"%s"}`, strings.Repeat("x", 200))
-	var last error
-	n := 0
-	for _, err := range client.EventLines(strings.NewReader(long), client.LineOptions{MaxLine: 100}) {
-		n, last = n+1, err
-	}
-	var le *client.LineError
-	if n != 2 || !errors.As(last, &le) || le.Line != 2 || api.CodeOf(last) != api.TooLarge {
-		t.Errorf("%d, %v", n, last)
+	// A line that is too long does not end the input, wherever it ends in
+	// the reader's buffer.
+	for _, size := range []int{200, 64 << 10, 2*(64<<10) - 25, 200 << 10} {
+		long := "\n{\"kind\":\"a\"}\n{\"kind\":\"a\",\"data\":\"" + strings.Repeat("x", size) + "\"}\r\n{\"kind\":\"b\"}"
+		var outcomes []string
+		at := uint64(0)
+		opt := client.LineOptions{MaxLine: 100, At: func(line uint64) { at = line }}
+		for ev, err := range client.EventLines(strings.NewReader(long), opt) {
+			outcomes = append(outcomes, fmt.Sprint(at, ev.Kind, api.CodeOf(err)))
+			if le := (*client.LineError)(nil); errors.As(err, &le) && le.Line != at {
+				t.Errorf("line %d says that it is %d", at, le.Line)
+			}
+		}
+		if diff := cmp.Diff([]string{"2a", "3" + string(api.TooLarge), "4b"}, outcomes); diff != "" {
+			t.Errorf("size %d: %s", size, diff)
+		}
+		last := long[:strings.LastIndex(long, "\r\n")]
+		for _, err := range client.EventLines(strings.NewReader(last), client.LineOptions{MaxLine: 100}) {
+			if api.CodeOf(err) != api.TooLarge && err != nil {
+				t.Errorf("size %d, last line: %v", size, err)
+			}
+			outcomes = append(outcomes, string(api.CodeOf(err)))
+		}
+		if diff := cmp.Diff([]string{"", string(api.TooLarge)}, outcomes[3:]); diff != "" {
+			t.Errorf("size %d, last line: %s", size, diff)
+		}
 	}
 }
 
