@@ -19,6 +19,8 @@ type testChain struct {
 	head    chain.Head
 	tree    *chain.Tree
 	tiles   memoryTiles
+	// keepBytes: Records yields the stored bytes themselves.
+	keepBytes bool
 }
 
 // memoryTiles holds full tiles.
@@ -138,6 +140,12 @@ func (c *testChain) Records(ctx context.Context, from, to uint64) iter.Seq2[chai
 			if err := ctx.Err(); err != nil {
 				yield(chain.Record{}, err)
 				return
+			}
+			if c.keepBytes {
+				if !yield(r, nil) {
+					return
+				}
+				continue
 			}
 			r.Header, r.Envelope, r.Beside = keep(0, r.Header), keep(1, r.Envelope), keep(2, r.Beside)
 			if !yield(r, nil) {
