@@ -98,6 +98,9 @@ func appendCommandHead(b []byte, typ uint64, stamp int64, node string) []byte {
 }
 
 func appendBatch(b []byte, batch *Batch) ([]byte, error) {
+	if len(batch.Events) > MaxCommandEvents {
+		return nil, fmt.Errorf("fsm: %d events in a command, at most %d", len(batch.Events), MaxCommandEvents)
+	}
 	size := 64 + len(batch.Node)
 	for i := range batch.Events {
 		if batch.Events[i].Salt == nil {
@@ -266,15 +269,14 @@ func readCommand(r *cbor.Reader) Command {
 		next(r, &m, keyRevision)
 		batch.Revision = r.Uint()
 		next(r, &m, keyEvents)
-		// A proposal takes over 40 bytes: a length of that many is a lie.
-		if n := r.Array(); n > 0 {
-			batch.Events = make([]Proposal, 0, min(n, MaxCommandSize/40))
-			for range n {
-				if r.Err() != nil {
-					break
-				}
-				batch.Events = append(batch.Events, Proposal{})
-				readProposal(r, &batch.Events[len(batch.Events)-1])
+		at := r.Offset()
+		if n := r.Array(); n > MaxCommandEvents {
+			r.Fail(at, fmt.Sprintf("%d events, at most %d", n, MaxCommandEvents))
+		} else if n > 0 {
+			batch.Events = make([]Proposal, n)
+			salts := make([][chain.SaltSize]byte, n)
+			for i := 0; i < n && r.Err() == nil; i++ {
+				readProposal(r, &batch.Events[i], &salts[i])
 			}
 		}
 		return Command{Batch: batch}
@@ -320,7 +322,7 @@ func (r *fieldReader) uint() uint64 {
 	return v
 }
 
-func readProposal(cr *cbor.Reader, p *Proposal) {
+func readProposal(cr *cbor.Reader, p *Proposal, salt *[chain.SaltSize]byte) {
 	r := fieldReader{Reader: cr, m: cr.Map()}
 	start := r.Offset()
 	required := 0
@@ -375,7 +377,7 @@ func readProposal(cr *cbor.Reader, p *Proposal) {
 		case keyDataSchema:
 			p.DataSchema = r.text()
 		case keySalt:
-			p.Salt = new([chain.SaltSize]byte)
+			p.Salt = salt
 			r.Fixed(p.Salt[:])
 			required++
 		case keySignature:

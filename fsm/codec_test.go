@@ -119,10 +119,11 @@ func TestCommandThatDoesNotEncode(t *testing.T) {
 	noSalt.Salt = nil
 	badVerdict.Verdict = &chain.Verdict{Decision: 99}
 	for name, c := range map[string]fsm.Command{
-		"empty":   {},
-		"both":    {Batch: &fsm.Batch{}, Genesis: &fsm.GenesisCommand{}},
-		"no salt": {Batch: &fsm.Batch{Events: []fsm.Proposal{noSalt}}},
-		"verdict": {Batch: &fsm.Batch{Events: []fsm.Proposal{badVerdict}}},
+		"empty":    {},
+		"both":     {Batch: &fsm.Batch{}, Genesis: &fsm.GenesisCommand{}},
+		"no salt":  {Batch: &fsm.Batch{Events: []fsm.Proposal{noSalt}}},
+		"too many": {Batch: &fsm.Batch{Events: make([]fsm.Proposal, fsm.MaxCommandEvents+1)}},
+		"verdict":  {Batch: &fsm.Batch{Events: []fsm.Proposal{badVerdict}}},
 	} {
 		if _, err := c.MarshalBinary(); err == nil {
 			t.Errorf("%s: it encodes", name)

@@ -14,6 +14,10 @@ const CommandVersion = 1
 // counts them; the last event may go beyond it, by its own size.
 const MaxCommandSize = 1 << 20
 
+// MaxCommandEvents bounds the number of events of one command. By ProposalSize,
+// a command of MaxCommandSize never comes near it.
+const MaxCommandEvents = 1 << 14
+
 // Command is a raft log entry: exactly one of its fields is set.
 type Command struct {
 	Batch   *Batch
