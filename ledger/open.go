@@ -145,7 +145,7 @@ func openDB(dir string, o Options, readOnly bool) (_ *Store, err error) {
 	}
 	lock, err := pebble.LockDirectory(dir, fs)
 	if err != nil {
-		if os.IsPermission(err) || errors.Is(err, os.ErrNotExist) {
+		if errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}
 		return nil, fmt.Errorf("%w: %w", ErrLocked, err)

@@ -2,7 +2,6 @@ package ledger_test
 
 import (
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -180,18 +179,4 @@ func TestCheckRaft(t *testing.T) {
 			t.Errorf("%s: %v, want ok: %t", test.name, err, test.ok)
 		}
 	}
-}
-
-// flip changes one byte of a file on a memory disk.
-func flip(t *testing.T, disk vfs.FS, name string, offset int64) {
-	t.Helper()
-	f, err := disk.Open(name)
-	must(t, err)
-	data, err := io.ReadAll(f)
-	must(t, err, f.Close())
-	data[offset] ^= 0x40
-	f, err = disk.Create(name, vfs.WriteCategoryUnspecified)
-	must(t, err)
-	_, err = f.Write(data)
-	must(t, err, f.Sync(), f.Close())
 }

@@ -144,6 +144,11 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 
 func (l pebbleLogger) Fatalf(format string, args ...any) {
 	err := fmt.Errorf("%w: %s", errFatal, fmt.Sprintf(format, args...))
+	for _, arg := range args {
+		if cause, ok := arg.(error); ok {
+			err = fmt.Errorf("%w: %w", errFatal, cause)
+		}
+	}
 	l.fatal(err)
 	panic(err)
 }

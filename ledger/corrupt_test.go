@@ -1,0 +1,302 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/ledger/ledgertest"
+)
+
+// stopped returns the disk of a stopped store of 1,500 entries, of which some
+// are staged, and what it held.
+func stopped(t *testing.T, stage bool) (*vfs.MemFS, chain.Meta) {
+	t.Helper()
+	disk := vfs.NewCrashableMem()
+	s, err := Create("ledger", small(disk))
+	ok(t, err)
+	b := ledgertest.NewBuilder(1)
+	for range 10 {
+		ok(t, s.Commit(b.NextN(150, 300)))
+	}
+	if stage {
+		ok(t, s.Stage(b.NextN(100, 20)))
+	}
+	meta := s.Meta()
+	ok(t, s.Close())
+	return disk, meta
+}
+
+// small are options that make little work of opening.
+func small(disk vfs.FS) Options {
+	return Options{FS: disk, CacheBytes: 1 << 20, MemTableBytes: 1 << 20}
+}
+
+func ok(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOpenFindsDisagreement takes rows away, or changes them, behind the store's
+// back.
+func TestOpenFindsDisagreement(t *testing.T) {
+	const size = 1500
+	del := func(key []byte) func(*Store, *pebble.Batch) {
+		return func(_ *Store, b *pebble.Batch) { _ = b.Delete(key, nil) }
+	}
+	set := func(key []byte, value string) func(*Store, *pebble.Batch) {
+		return func(_ *Store, b *pebble.Batch) { _ = b.Set(key, []byte(value), nil) }
+	}
+	last := func(s *Store) chain.Header {
+		b, err := s.Header(size - 1)
+		ok(t, err)
+		h, err := chain.DecodeHeader(b)
+		ok(t, err)
+		return h
+	}
+	posting := func(table table, value func(chain.Header) string) func(*Store, *pebble.Batch) {
+		return func(s *Store, b *pebble.Batch) {
+			v := value(last(s))
+			_ = b.DeleteRange(appendPostingKey(nil, mainSpace, table, v, size-100), appendPostingKey(nil, mainSpace, table, v, size), nil)
+			_ = b.DeleteRange(appendPostingKey(nil, mainSpace, table, v, size-160), appendPostingKey(nil, mainSpace, table, v, size), nil)
+		}
+	}
+	editMeta := func(edit func(*metaRow)) func(*Store, *pebble.Batch) {
+		return func(s *Store, b *pebble.Batch) {
+			row := metaRow{s.Meta(), true}
+			edit(&row)
+			_ = b.Set([]byte{byte(tableMeta)}, row.encode(), nil)
+		}
+	}
+	header := func(s *Store, seq uint64) []byte {
+		b, err := s.Header(seq)
+		ok(t, err)
+		return b
+	}
+	for _, test := range []struct {
+		name   string
+		damage func(*Store, *pebble.Batch)
+		part   string
+		seq    int // -1: none
+	}{
+		{"no format row", del([]byte{byte(tableFormat)}), "database", -1},
+		{"no meta", del([]byte{byte(tableMeta)}), "meta", -1},
+		{"cut meta", set([]byte{byte(tableMeta)}, "\x01abc"), "meta", -1},
+		{"no state", del([]byte{byte(tableState)}), "state", -1},
+		{"no last header", del(appendSeqKey(nil, mainSpace, tableHeader, size-1)), "header", size - 1},
+		{"another last header", func(s *Store, b *pebble.Batch) {
+			_ = b.Set(appendSeqKey(nil, mainSpace, tableHeader, size-1), header(s, 7), nil)
+		}, "header", size - 1},
+		{"a header of the right edge is gone", del(appendSeqKey(nil, mainSpace, tableHeader, size-50)), "header", size - 50},
+		{"header beyond the head", set(appendSeqKey(nil, mainSpace, tableHeader, size+3), "x"), "header", size + 3},
+		{"envelope beyond the head", set(appendSeqKey(nil, mainSpace, tableEnvelope, size), "x"), "envelope", size},
+		{"second envelope beyond the head", set(appendSeqKey(nil, mainSpace, tableBeside, size), "x"), "envelope", size},
+		{"tile beyond the head", set(appendTileKey(nil, mainSpace, 0, 5), strings.Repeat("x", chain.TileSize)), "tile", 5 * 256},
+		{"no last tile", del(appendTileKey(nil, mainSpace, 0, 4)), "tile", 4 * 256},
+		{"short tile", set(appendTileKey(nil, mainSpace, 0, 4), "short"), "tile", 4 * 256},
+		{"a header under the last tile changed", func(s *Store, b *pebble.Batch) {
+			_ = b.Set(appendSeqKey(nil, mainSpace, tableHeader, 4*256+9), header(s, 3), nil)
+		}, "tile", 4*256 + 9},
+		{"another time", editMeta(func(m *metaRow) { m.Head.Time++ }), "header", size - 1},
+		{"another root", editMeta(func(m *metaRow) { m.Root[0]++ }), "tile", -1},
+		{"a longer chain", editMeta(func(m *metaRow) { m.Head.Size++ }), "header", size},
+		{"a shorter chain", editMeta(func(m *metaRow) { m.Head.Size-- }), "header", size - 2},
+		{"the empty chain with a head", editMeta(func(m *metaRow) { m.Head.Size = 0 }), "meta", -1},
+		{"no slot of the last entry", func(s *Store, b *pebble.Batch) {
+			h := last(s)
+			d := s.keys.digest(h.Key())
+			_ = b.Delete(appendIDKey(nil, mainSpace, &d), nil)
+		}, "index", size - 1},
+		{"slot of another entry", func(s *Store, b *pebble.Batch) {
+			h := last(s)
+			d := s.keys.digest(h.Key())
+			_ = b.Set(appendIDKey(nil, mainSpace, &d), appendSlot(nil, chain.Slot{State: chain.SlotSealed, Sequence: 9}, &d), nil)
+		}, "index", 9},
+		{"malformed slot", func(s *Store, b *pebble.Batch) {
+			h := last(s)
+			d := s.keys.digest(h.Key())
+			_ = b.Set(appendIDKey(nil, mainSpace, &d), []byte{9, 9}, nil)
+		}, "index", -1},
+		{"kinds cut", posting(tableKind, func(h chain.Header) string { return h.Kind }), "index", -2},
+		{"sources cut", posting(tableSource, func(h chain.Header) string { return h.Source }), "index", -2},
+		{"workspaces cut", posting(tableWorkspace, func(h chain.Header) string { return h.Workspace }), "index", -2},
+		{"promoted range beyond the head", set([]byte{byte(tablePromoted)}, string(span{size - 1, size + 1}.encode())), "meta", -1},
+		{"promoted range without its rows", set([]byte{byte(tablePromoted)}, string(span{size - 1, size}.encode())), "header", size - 1},
+		{"staging of another head", set(appendTable(nil, stagingSpace, tableMeta), string(encodeStagedMeta(3, chain.Head{Size: 9}))), "staging", -1},
+		{"staging without its rows", set(appendTable(nil, stagingSpace, tableMeta), string(encodeStagedMeta(size, chain.Head{Size: size + 9}))), "header", size + 8},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			disk, _ := stopped(t, false)
+			s, err := Open("ledger", small(disk))
+			ok(t, err)
+			b := s.db.NewBatch()
+			test.damage(s, b)
+			ok(t, s.db.Apply(b, pebble.Sync), s.Close())
+			s, err = Open("ledger", small(disk))
+			if err == nil {
+				_ = s.Close()
+				t.Fatal("opens")
+			}
+			var c *CorruptError
+			if !errors.As(err, &c) {
+				t.Fatalf("%v, want a CorruptError", err)
+			}
+			if c.Part != test.part || test.seq != -2 && (c.HasSequence != (test.seq >= 0) || c.HasSequence && c.Sequence != uint64(test.seq)) {
+				t.Errorf("%v, want part %s, sequence %d", err, test.part, test.seq)
+			}
+			// The lock was released.
+			if s, err := OpenReadOnly("ledger", small(disk)); errors.Is(err, ErrLocked) {
+				t.Error(err)
+			} else if err == nil {
+				_ = s.Close()
+			}
+		})
+	}
+}
+
+// TestVerifyFindsFlippedBytes flips bytes in the files that hold headers,
+// envelopes and tiles of a stopped store: verification names a sequence that the
+// file holds.
+func TestVerifyFindsFlippedBytes(t *testing.T) {
+	disk, meta := stopped(t, false)
+	rng := rand.New(rand.NewPCG(1, 1))
+	seen := map[table]int{}
+	for _, file := range tables(t, disk) {
+		switch file.table {
+		case tableHeader, tableEnvelope, tableTile:
+		default:
+			continue
+		}
+		name := fmt.Sprintf("ledger/db/%06d.sst", file.number)
+		size := fileSize(t, disk, name)
+		for range 12 {
+			// Rows come first in a file; what follows them (index,
+			// filter, properties) is not the chain's.
+			offset := rng.Int64N(size * 2 / 3)
+			damaged := disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rng})
+			flipByte(t, damaged, name, offset)
+			err := verify(t, damaged)
+			var bad *chain.BadEntryError
+			if !errors.As(err, &bad) {
+				t.Fatalf("byte %d of %s (table %c) flipped: %v, want a BadEntryError", offset, name, file.table, err)
+			}
+			if bad.Sequence < file.first || bad.Sequence > file.last {
+				t.Errorf("byte %d of %s flipped: %v, but the file holds %d to %d", offset, name, err, file.first, file.last)
+			}
+			seen[file.table]++
+		}
+	}
+	if len(seen) != 3 {
+		t.Errorf("flipped %v, want headers, envelopes and tiles", seen)
+	}
+	if err := verify(t, disk); err != nil {
+		t.Errorf("undamaged, %d entries: %v", meta.Head.Size, err)
+	}
+}
+
+// TestFlipAnywhere flips bytes in any file: nothing may panic, and what opens
+// and verifies is the chain.
+func TestFlipAnywhere(t *testing.T) {
+	disk, meta := stopped(t, true)
+	names, err := disk.List("ledger/db")
+	ok(t, err)
+	rng := rand.New(rand.NewPCG(2, 2))
+	slices.Sort(names)
+	for _, name := range names {
+		if name == "LOCK" || strings.HasPrefix(name, "marker.") {
+			continue
+		}
+		name = "ledger/db/" + name
+		size := fileSize(t, disk, name)
+		for range 8 {
+			if size == 0 {
+				break
+			}
+			damaged := disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rng})
+			flipByte(t, damaged, name, rng.Int64N(size))
+			s, err := OpenReadOnly("ledger", small(damaged))
+			if err != nil {
+				continue
+			}
+			_, err = chain.Verify(context.Background(), s.Source(), chain.VerifyOptions{Tiles: s.Source()})
+			if got := s.Meta(); err == nil && got != meta {
+				t.Errorf("%s flipped: verifies with meta %v, want %v", name, got, meta)
+			}
+			ok(t, s.Close())
+		}
+	}
+}
+
+func verify(t *testing.T, disk vfs.FS) error {
+	t.Helper()
+	s, err := OpenReadOnly("ledger", small(disk))
+	ok(t, err)
+	defer s.Close()
+	meta := s.Meta()
+	_, err = chain.Verify(context.Background(), s.Source(), chain.VerifyOptions{Tiles: s.Source(), Head: &meta.Head, Root: &meta.Root})
+	return err
+}
+
+// tableFile is one of Pebble's files, which holds rows of one table.
+type tableFile struct {
+	number      uint64
+	table       table
+	first, last uint64 // sequences, of tables named by them
+}
+
+func tables(t *testing.T, disk vfs.FS) []tableFile {
+	t.Helper()
+	s, err := OpenReadOnly("ledger", small(disk))
+	ok(t, err)
+	defer s.Close()
+	levels, err := s.db.SSTables()
+	ok(t, err)
+	var files []tableFile
+	for _, level := range levels {
+		for _, info := range level {
+			f := tableFile{number: uint64(info.FileNum), table: table(info.Smallest.UserKey[0])}
+			if got := table(info.Largest.UserKey[0]); got != f.table && f.table > 'a' {
+				t.Errorf("file %d holds rows of tables %c to %c", f.number, f.table, got)
+			}
+			switch f.table {
+			case tableHeader, tableEnvelope:
+				f.first, f.last = seqOf(info.Smallest.UserKey), seqOf(info.Largest.UserKey)
+			case tableTile:
+				f.first, f.last = 0, tileSpan(0, seqOf(info.Largest.UserKey)).to-1
+			}
+			files = append(files, f)
+		}
+	}
+	return files
+}
+
+func fileSize(t *testing.T, disk vfs.FS, name string) int64 {
+	t.Helper()
+	info, err := disk.Stat(name)
+	ok(t, err)
+	return info.Size()
+}
+
+func flipByte(t *testing.T, disk vfs.FS, name string, offset int64) {
+	t.Helper()
+	f, err := disk.Open(name)
+	ok(t, err)
+	data, err := io.ReadAll(f)
+	ok(t, err, f.Close())
+	data[offset] ^= 0x40
+	f, err = disk.Create(name, vfs.WriteCategoryUnspecified)
+	ok(t, err)
+	_, err = f.Write(data)
+	ok(t, err, f.Sync(), f.Close())
+}
