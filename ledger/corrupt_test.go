@@ -300,3 +300,136 @@ func flipByte(t *testing.T, disk vfs.FS, name string, offset int64) {
 	_, err = f.Write(data)
 	ok(t, err, f.Sync(), f.Close())
 }
+
+// TestVerifyFindsDamagedLog flips bytes of the log that a killed process left:
+// opening or verifying names an entry that the log holds.
+func TestVerifyFindsDamagedLog(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	s, err := Create("ledger", small(disk))
+	ok(t, err)
+	b := ledgertest.NewBuilder(1)
+	ok(t, s.Commit(b.NextN(100, 100)), s.Close())
+	s, err = Open("ledger", small(disk))
+	ok(t, err)
+	for i := range 40 {
+		ok(t, s.Commit(b.NextN(5, 100)))
+		if i == 20 {
+			ok(t, s.Flush())
+		}
+	}
+	ok(t, s.Flush()) // all is written
+	rng := rand.New(rand.NewPCG(1, 1))
+	killed := disk.CrashClone(vfs.CrashCloneCfg{})
+	ok(t, s.Close())
+	names, err := killed.List("ledger/db")
+	ok(t, err)
+	slices.Sort(names)
+	var name string
+	var used int64
+	for _, n := range names {
+		if strings.HasSuffix(n, ".log") {
+			name = "ledger/db/" + n
+			used = usedSize(t, killed, name)
+		}
+	}
+	if err := verify(t, killed); err != nil || used < 50_000 {
+		t.Fatalf("undamaged, log of %d bytes: %v", used, err)
+	}
+	var refused, found int
+	for range 150 {
+		damaged := killed.CrashClone(vfs.CrashCloneCfg{})
+		offset := rng.Int64N(used - 100)
+		flipByte(t, damaged, name, offset)
+		s, err := OpenReadOnly("ledger", small(damaged))
+		var sequence uint64
+		var c *CorruptError
+		if errors.As(err, &c) && c.HasSequence {
+			refused++
+			sequence = c.Sequence
+		} else if err == nil {
+			_, err = chain.Verify(context.Background(), s.Source(), chain.VerifyOptions{Tiles: s.Source()})
+			var bad *chain.BadEntryError
+			if !errors.As(err, &bad) {
+				t.Errorf("byte %d flipped: verify says %v", offset, err)
+				_ = s.Close()
+				continue
+			}
+			found++
+			sequence = bad.Sequence
+			ok(t, s.Close())
+		} else if c == nil || offset > 5000 {
+			t.Errorf("byte %d flipped: open says %v", offset, err)
+			continue
+		}
+		// Five entries have about five kilobytes of log.
+		if at := uint64(100 + 200*offset/used); c != nil && !c.HasSequence {
+			continue
+		} else if sequence < 100 || sequence > 300 || sequence > at+15 || sequence+15 < at {
+			t.Errorf("byte %d of %d flipped: named entry %d, expected about %d", offset, used, sequence, at)
+		}
+	}
+	if refused == 0 || found == 0 {
+		t.Errorf("opening refused %d times, verification found %d: want both", refused, found)
+	}
+}
+
+// usedSize returns the size of a file without the zeros at its end.
+func usedSize(t *testing.T, disk vfs.FS, name string) int64 {
+	t.Helper()
+	f, err := disk.Open(name)
+	ok(t, err)
+	data, err := io.ReadAll(f)
+	ok(t, err, f.Close())
+	return int64(len(strings.TrimRight(string(data), "\x00")))
+}
+
+// TestPurge looks for a redacted payload in Pebble's tables.
+func TestPurge(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	s, err := Create("ledger", small(disk))
+	ok(t, err)
+	defer s.Close()
+	b := ledgertest.NewBuilder(1)
+	ok(t, s.Commit(b.NextN(10, 100)))
+	e := ledgertest.Event(10, 0)
+	// What compression leaves as it is.
+	secret := make([]byte, 64)
+	rng := rand.New(rand.NewPCG(9, 9))
+	for i := range secret {
+		secret[i] = byte(rng.Uint32())
+	}
+	e.Payload = secret
+	ok(t, s.Commit(b.Next(e)), s.Commit(b.NextN(10, 100)), s.db.Flush())
+	if !inTables(t, disk, secret) {
+		t.Fatal("the payload is not where this test looks for it")
+	}
+	u := b.NextN(0, 0)
+	u.Redact = []uint64{10}
+	ok(t, s.Commit(u), s.Purge(context.Background(), 10))
+	if rec, err := s.Record(10); err != nil || rec.Envelope != nil {
+		t.Errorf("redacted entry: %v, envelope %x", err, rec.Envelope)
+	}
+	s.db.TestOnlyWaitForCleaning()
+	if inTables(t, disk, secret) {
+		t.Error("the payload is still in a table after Purge")
+	}
+}
+
+func inTables(t *testing.T, disk vfs.FS, what []byte) bool {
+	t.Helper()
+	names, err := disk.List("ledger/db")
+	ok(t, err)
+	for _, name := range names {
+		if !strings.HasSuffix(name, ".sst") {
+			continue
+		}
+		f, err := disk.Open("ledger/db/" + name)
+		ok(t, err)
+		data, err := io.ReadAll(f)
+		ok(t, err, f.Close())
+		if strings.Contains(string(data), string(what)) {
+			return true
+		}
+	}
+	return false
+}

@@ -117,7 +117,11 @@ func reopen(dir string, o Options, readOnly bool) (*Store, error) {
 	if err != nil {
 		return fail(err)
 	}
-	if err := s.guardOpen(s.load); err != nil {
+	err = s.guardOpen(s.load)
+	if err == nil && readOnly {
+		err = s.findLogDamage(fs, fs.PathJoin(dir, dbDir))
+	}
+	if err != nil {
 		return fail(errors.Join(err, s.Close()))
 	}
 	return s, nil
@@ -133,6 +137,19 @@ func (s *Store) guardOpen(load func() error) error {
 		}
 	}
 	return err
+}
+
+// findLogDamage notes an entry that the log has and that can't be read.
+func (s *Store) findLogDamage(fs vfs.FS, db string) error {
+	end, err := readLogs(fs, db)
+	if err != nil {
+		return err
+	}
+	if end.damage != "" {
+		s.lost = corruptAt("database", s.Meta().Head.Size, nil,
+			"%s: this entry and those after it can't be read; unless the node lost power: then the log ends there, and raft's log has them", end.damage)
+	}
+	return nil
 }
 
 // openDB locks and opens the database, of which nothing has been read yet.
@@ -178,12 +195,21 @@ func openDB(dir string, o Options, readOnly bool) (_ *Store, err error) {
 	db, err := pebble.Open(dir, opts)
 	if err != nil {
 		if pebble.IsCorruptionError(err) {
-			return nil, corrupt("database", err, "can't be opened")
+			return nil, nameLogDamage(fs, dir, corrupt("database", err, "can't be opened"))
 		}
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	s.db = db
 	return s, nil
+}
+
+// nameLogDamage adds to an error of opening the first entry that can't be read,
+// where a log is what is damaged.
+func nameLogDamage(fs vfs.FS, dir string, c *CorruptError) error {
+	if end, err := readLogs(fs, dir); err == nil && end.damage != "" && end.hasSize {
+		c.Sequence, c.HasSequence, c.Found = end.size, true, end.damage
+	}
+	return c
 }
 
 func (o Options) fs() vfs.FS {

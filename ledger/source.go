@@ -22,8 +22,15 @@ var (
 // Source returns the store as a source of verification.
 func (s *Store) Source() Source { return Source{s} }
 
-// Size returns the number of entries.
-func (src Source) Size() uint64 { return src.store.Meta().Head.Size }
+// Size returns the number of entries; one more where the database's log shows
+// that there was another, which can't be read.
+func (src Source) Size() uint64 {
+	size := src.store.Meta().Head.Size
+	if src.store.lost != nil {
+		size++
+	}
+	return size
+}
 
 // Records yields the entries of [from, to) in order.
 func (src Source) Records(ctx context.Context, from, to uint64) iter.Seq2[chain.Record, error] {
@@ -55,9 +62,14 @@ func (src Source) read(ctx context.Context, from, to uint64) (batch []chain.Reco
 		return nil, err
 	}
 	defer s.leave()
-	if size := src.Size(); to > size {
+	size := s.Meta().Head.Size
+	if s.lost != nil && from == size {
+		return nil, s.lost
+	}
+	if to > src.Size() {
 		return nil, errBeyond(to-1, size)
 	}
+	to = min(to, size)
 	err = s.consistent(func(v *view) error {
 		batch, err = (&scan{store: s, pos: from, end: to}).readRange(v)
 		return err

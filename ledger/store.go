@@ -24,6 +24,9 @@ type Store struct {
 	readOnly bool
 	// created says that this process created the directory.
 	created bool
+	// lost is, in a read-only store, damage to the log behind the head; nil
+	// where there is none.
+	lost *CorruptError
 
 	// view is what reads see; published by the writer after its batch is
 	// applied. Never nil.
