@@ -24,8 +24,8 @@ type Client struct {
 	log       *slog.Logger
 	endpoints []*endpoint
 	lanes     []*lane
-	ownHTTP   *http.Transport // nil where the caller gave one
-	calls     sync.Pool       // of *call
+	ownHTTP   *transport // nil where the caller gave one
+	calls     sync.Pool  // of *call
 
 	// current is the index of the endpoint that unary calls start at.
 	current atomic.Uint32
@@ -60,13 +60,13 @@ func New(cfg Config) (*Client, error) {
 	c.calls.New = func() any { return &call{done: make(chan struct{}, 1)} }
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 
-	transport := cfg.Transport
-	if transport == nil {
-		c.ownHTTP = newTransport(&cfg)
-		transport = c.ownHTTP
+	rt := cfg.Transport
+	if rt == nil {
+		c.ownHTTP = newTransport(cfg.TLS)
+		rt = c.ownHTTP
 	}
-	hc := &http.Client{Transport: transport}
-	streams := &http.Client{Transport: coalescer{transport}}
+	hc := &http.Client{Transport: rt}
+	streams := &http.Client{Transport: coalescer{rt}}
 	options := []connect.ClientOption{
 		connect.WithGRPC(),
 		// Answers are small or incompressible; inflating them would cost
@@ -109,7 +109,7 @@ func (c *Client) Close() error {
 	c.cancel()
 	c.wg.Wait()
 	if c.ownHTTP != nil {
-		c.ownHTTP.CloseIdleConnections()
+		c.ownHTTP.close()
 	}
 	return nil
 }

@@ -94,13 +94,7 @@ const (
 	backoffBase = 20 * time.Millisecond
 	backoffMax  = 2 * time.Second
 
-	dialTimeout    = 3 * time.Second
 	attemptTimeout = 5 * time.Second
-	// A connection that was silent for pingAfter is pinged, and closed where
-	// no answer comes within pingTimeout: a stopped process keeps its
-	// sockets open.
-	pingAfter   = 3 * time.Second
-	pingTimeout = 3 * time.Second
 
 	// Server messages: a page of entries or a Watch message.
 	maxReadBytes = 64 << 20
@@ -184,25 +178,4 @@ func parseAddress(a string, useTLS bool) (*url.URL, error) {
 	}
 	u.Path = ""
 	return u, nil
-}
-
-// newTransport builds the HTTP/2 transport: h2 over TLS for https, h2 with
-// prior knowledge for http.
-func newTransport(cfg *Config) *http.Transport {
-	var protocols http.Protocols
-	protocols.SetHTTP2(true)
-	protocols.SetUnencryptedHTTP2(true)
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
-	return &http.Transport{
-		DialContext:         dialer.DialContext,
-		TLSClientConfig:     cfg.TLS.Clone(),
-		TLSHandshakeTimeout: dialTimeout,
-		Protocols:           &protocols,
-		HTTP2: &http.HTTP2Config{
-			SendPingTimeout: pingAfter,
-			PingTimeout:     pingTimeout,
-			// A frame of the default 16 KiB would cut each message in eight.
-			MaxReadFrameSize: 256 << 10,
-		},
-	}
 }

@@ -2,9 +2,13 @@ package client_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -230,5 +234,48 @@ func TestUnreachableText(t *testing.T) {
 	_, err = c.Append(t.Context(), chain.Event{Kind: "a", Source: "b"})
 	if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "it was not sent") {
 		t.Errorf("append: %v", err)
+	}
+}
+
+func TestTLS(t *testing.T) {
+	s, err := server.New(server.Config{Node: servertest.New()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	h := httptest.NewUnstartedServer(s.Handler())
+	h.EnableHTTP2 = true
+	h.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	h.StartTLS()
+	defer h.Close()
+	address := h.Listener.Addr().String()
+	roots := x509.NewCertPool()
+	roots.AddCert(h.Certificate())
+	for name, tc := range map[string]struct {
+		cfg  client.Config
+		text string // of the error
+	}{
+		"by configuration":       {client.Config{Addresses: []string{address}, TLS: &tls.Config{RootCAs: roots}}, ""},
+		"by URL":                 {client.Config{Addresses: []string{"https://" + address}, TLS: &tls.Config{RootCAs: roots}}, ""},
+		"unknown authority":      {client.Config{Addresses: []string{"https://" + address}}, "unknown authority"},
+		"clear text to TLS":      {client.Config{Addresses: []string{address}}, "no address answered"},
+		"not what it says it is": {client.Config{Addresses: []string{address}, TLS: &tls.Config{RootCAs: roots, ServerName: "other.invalid"}}, "other.invalid"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tc.cfg.Source, tc.cfg.RetryFor = "urn:test", 300*time.Millisecond
+			c, err := client.New(tc.cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			_, err = c.Append(t.Context(), testEvent(0))
+			if tc.text == "" && err != nil || tc.text != "" && (err == nil || !strings.Contains(err.Error(), tc.text)) {
+				t.Errorf("%v", err)
+			}
+			_, err = c.Get(t.Context(), 0)
+			if tc.text == "" && err != nil || tc.text != "" && (err == nil || !strings.Contains(err.Error(), tc.text)) {
+				t.Errorf("%v", err)
+			}
+		})
 	}
 }
