@@ -70,6 +70,9 @@ func (n *Node) openNetwork() (err error) {
 		NodeID: n.identity.NodeID(), Log: host, Peer: peerCaller{n.trans},
 		View: n.fsm.View, Head: n.head, Clock: time.Now, Limits: n.cfg.Limits, Logger: n.log,
 	})
+	if host.metrics, err = n.newMetrics(); err != nil {
+		return err
+	}
 	n.reader = reader{store: n.ledger, growth: n.growth, pipeline: n.pipeline, view: n.fsm.View, chainID: n.cfg.Cluster.Genesis.ChainID}
 	if err := n.openMembership(); err != nil {
 		return err
@@ -78,7 +81,7 @@ func (n *Node) openNetwork() (err error) {
 	serveRanges(n.trans, n.ledger)
 	n.serveMembership()
 	n.server, err = server.New(server.Config{
-		Node: n, Listener: n.apiListener, TLS: n.cfg.API.TLS, Log: n.log, Registry: n.metrics,
+		Node: n, Listener: n.apiListener, TLS: n.cfg.API.TLS, Log: n.log, Registry: n.registry,
 	})
 	return err
 }

@@ -44,12 +44,12 @@ const (
 
 // Node is one running node. New reads and checks; Run runs.
 type Node struct {
-	cfg     Config
-	log     *slog.Logger
-	started time.Time
-	phase   atomic.Value // Phase
-	waiting atomic.Value // string: what READY waits for
-	metrics *prometheus.Registry
+	cfg      Config
+	log      *slog.Logger
+	started  time.Time
+	phase    atomic.Value // Phase
+	waiting  atomic.Value // string: what READY waits for
+	registry *prometheus.Registry
 
 	// Opened by New, in this order, and closed in reverse by close.
 	dir      *dataDir
@@ -95,7 +95,7 @@ func New(cfg Config) (_ *Node, err error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: cfg.Logger, started: time.Now(), metrics: prometheus.NewRegistry(), leave: make(chan struct{})}
+	n := &Node{cfg: cfg, log: cfg.Logger, started: time.Now(), registry: prometheus.NewRegistry(), leave: make(chan struct{})}
 	n.refresh, n.reinstall = make(chan struct{}, 1), make(chan struct{}, 1)
 	n.reconfigured = make(chan struct{}, 1)
 	n.leadership.init()

@@ -47,11 +47,11 @@ const (
 	// 1 MiB, raft's default of 64 is more than a slow link carries within
 	// one RPC's time.
 	maxAppendEntries = 16
-	// trailingBytes is about how much log stays behind a snapshot, so that
-	// a follower that was briefly away needs no install.
-	trailingBytes = 64 << 20
-	minTrailing   = 128
-	maxTrailing   = 10240
+	// The log that stays behind a snapshot, so that a follower that was
+	// briefly away needs no install, is about as much as makes the next
+	// snapshot due, within these bounds of entries.
+	minTrailing = 128
+	maxTrailing = 10240
 )
 
 // raftHost owns the raft instance of a node. Raft can be restarted in place;
@@ -63,6 +63,8 @@ type raftHost struct {
 	stores *raftstore.Stores
 	trans  *transport.Transport
 	logger *slog.Logger
+	// metrics is set before start.
+	metrics *metrics
 	// started is called with every new instance, before it is current.
 	started func(*raft.Raft)
 
@@ -213,27 +215,44 @@ func (f *raftFSM) Snapshot() (raft.FSMSnapshot, error) {
 	return s, nil
 }
 
-// compact takes a snapshot where the log has grown enough, and keeps as many
-// entries behind it as make up about trailingBytes.
+// compact takes a snapshot where the log has grown enough.
 func (h *raftHost) compact(everyBytes, everyLogs uint64) error {
 	if h.fsm.sinceBytes.Load() < everyBytes && h.fsm.sinceLogs.Load() < everyLogs {
 		return nil
 	}
 	r := h.get()
-	trailing := uint64(maxTrailing)
-	if logs := h.fsm.allLogs.Load(); logs > 0 {
-		trailing = min(maxTrailing, max(minTrailing, trailingBytes/(1+h.fsm.allBytes.Load()/logs)))
-	}
 	reload := r.ReloadableConfig()
-	reload.TrailingLogs = trailing
+	reload.TrailingLogs = trailing(h.fsm.allBytes.Load(), h.fsm.allLogs.Load(), everyBytes, everyLogs)
 	if err := r.ReloadConfig(reload); err != nil {
-		return fmt.Errorf("set trailing logs to %d: %w", trailing, err)
+		return fmt.Errorf("set trailing logs to %d: %w", reload.TrailingLogs, err)
 	}
-	err := r.Snapshot().Error()
+	began := time.Now()
+	future := r.Snapshot()
+	err := future.Error()
 	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	took := time.Since(began)
+	meta, rc, err := future.Open()
+	if err != nil {
+		return fmt.Errorf("open the snapshot just taken: %w", err)
+	}
+	h.metrics.snapshot(took, meta.Size)
+	h.logger.Info("snapshot taken", "raft_index", meta.Index, "bytes", meta.Size, "took", took, "trailing_logs", reload.TrailingLogs)
+	return rc.Close()
+}
+
+// trailing is how many log entries stay behind a snapshot, given what the log
+// entries so far were, and after how many bytes or entries a snapshot is taken.
+func trailing(bytes, logs, everyBytes, everyLogs uint64) uint64 {
+	n := min(maxTrailing, everyLogs)
+	if logs > 0 {
+		n = min(n, everyBytes/(1+bytes/logs))
+	}
+	return max(minTrailing, n)
 }
 
 // hclogTo hands raft's log lines to slog.
