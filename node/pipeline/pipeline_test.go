@@ -741,5 +741,8 @@ func TestStop(t *testing.T) {
 		if _, err := p.Submit(t.Context(), local, []chain.Event{event(1)}); code(err) != api.NotReady {
 			t.Errorf("after the end: %v", err)
 		}
+		if _, err := p.ReadIndex(t.Context()); code(err) != api.NotReady {
+			t.Errorf("read after the end: %v", err)
+		}
 	})
 }

@@ -26,8 +26,9 @@ func (r *read) finish(size uint64, err error) {
 type reads struct {
 	wake chan struct{}
 
-	mu      sync.Mutex // guards waiting
+	mu      sync.Mutex // guards the fields below
 	waiting []*read
+	closed  bool
 }
 
 func (r *reads) init() { r.wake = make(chan struct{}, 1) }
@@ -42,11 +43,33 @@ func (r *reads) notify() {
 func (r *reads) add() *read {
 	rd := &read{done: make(chan struct{})}
 	r.mu.Lock()
-	r.waiting = append(r.waiting, rd)
+	closed := r.closed
+	if !closed {
+		r.waiting = append(r.waiting, rd)
+	}
 	r.mu.Unlock()
+	if closed {
+		rd.finish(0, errReadStopping)
+		return rd
+	}
 	r.notify()
 	return rd
 }
+
+// close ends all reads, those to come included.
+func (r *reads) close() {
+	r.mu.Lock()
+	r.closed = true
+	waiting := r.waiting
+	r.waiting = nil
+	r.mu.Unlock()
+	for _, rd := range waiting {
+		rd.finish(0, errReadStopping)
+	}
+}
+
+var errReadStopping = &api.Error{Code: api.NotReady, Message: "the node is stopping", Hint: "read from another node"}
+
 
 func (r *reads) takeAll() []*read {
 	r.mu.Lock()
@@ -61,9 +84,18 @@ func (r *reads) giveBack(rs []*read) {
 		return
 	}
 	r.mu.Lock()
-	r.waiting = append(rs, r.waiting...)
+	closed := r.closed
+	if !closed {
+		r.waiting = append(rs, r.waiting...)
+	}
 	r.mu.Unlock()
-	r.notify()
+	if !closed {
+		r.notify()
+		return
+	}
+	for _, rd := range rs {
+		rd.finish(0, errReadStopping)
+	}
 }
 
 // ReadIndex returns a chain size such that reading at or beyond it sees every
@@ -100,9 +132,7 @@ func (p *Pipeline) runReads(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			for _, rd := range p.reads.takeAll() {
-				rd.finish(0, &api.Error{Code: api.NotReady, Message: "the node is stopping", Hint: "read from another node"})
-			}
+			p.reads.close()
 			return
 		case <-p.reads.wake:
 		case <-timer.C:
