@@ -95,7 +95,27 @@ func (e *UnreachableError) Error() string {
 		fmt.Fprintf(&b, "%s (%s)", t.Address, brief(t.Err))
 	}
 	b.WriteString("; is the cluster running? start one with `exonode dev`, or correct the addresses")
+	for _, t := range e.Tried {
+		if misunderstood(t.Err) {
+			b.WriteString("; check TLS too: https:// and the authority's certificate where the nodes use it")
+			break
+		}
+	}
 	return b.String()
+}
+
+// misunderstood reports that somebody is there who speaks another protocol, or
+// whom the client does not trust.
+func misunderstood(err error) bool {
+	var op *net.OpError
+	var timeout interface{ Timeout() bool }
+	switch {
+	case errors.As(err, &op), api.CodeOf(err) != "", errors.Is(err, errStalled):
+		return false
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return false
+	}
+	return true
 }
 
 // Unwrap returns the cause and the attempts' errors.
