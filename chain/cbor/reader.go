@@ -261,10 +261,16 @@ func (r *Reader) count(major byte, size int) int {
 // offset and length.
 func (r *Reader) str(major byte) (off, n int) {
 	start := r.off
-	if start < len(r.data) {
-		if n := int(r.data[start]) - int(major); n >= 0 && n < 24 && n < len(r.data)-start {
+	// Nearly all strings are shorter than 256 bytes: one byte of head, or two.
+	if start+1 < len(r.data) {
+		n := int(r.data[start]) - int(major)
+		if n >= 0 && n < 24 && n <= len(r.data)-start-1 {
 			r.off = start + 1 + n
 			return start + 1, n
+		}
+		if k := int(r.data[start+1]); n == 24 && k >= 24 && k <= len(r.data)-start-2 {
+			r.off = start + 2 + k
+			return start + 2, k
 		}
 	}
 	v := r.head(major)

@@ -214,8 +214,8 @@ func withoutRedaction(t *testing.T, recs []chain.Record) []chain.Record {
 	return recs
 }
 
-// TestEveryByte changes an export at every byte, and cuts it at every fifth:
-// verification fails.
+// TestEveryByte changes an export at every byte (of the JSON form, every fourth),
+// and cuts it at every fifth: verification fails.
 func TestEveryByte(t *testing.T) {
 	recs := records(t, 8)
 	for name, format := range formats {
@@ -229,6 +229,10 @@ func TestEveryByte(t *testing.T) {
 			return err
 		}
 		for i := range data {
+			// The JSON form is longer, and slower to read.
+			if format == export.JSONLines && i%4 != 0 {
+				continue
+			}
 			old := data[i]
 			data[i] ^= [...]byte{0x20, 0x01, 0x80}[i%3]
 			if err := check(data); err == nil {
