@@ -51,6 +51,8 @@ type Catchup struct {
 	// Run's goroutine uses it.
 	at   chain.Head
 	fold progress
+	// unexplained counts vain attempts of explain.
+	unexplained int
 }
 
 // NewCatchup returns the runner for a state machine; there is one for each.
@@ -143,6 +145,12 @@ func (c *Catchup) Run(ctx context.Context) error {
 func (c *Catchup) attempt(ctx context.Context) error {
 	for {
 		to, err := c.position()
+		if errors.Is(err, errUnexplained) {
+			if err := c.explain(ctx); err != nil {
+				return err
+			}
+			continue
+		}
 		if err != nil || to == 0 {
 			return err
 		}
@@ -227,15 +235,13 @@ func (c *Catchup) there(t *target) (bool, error) {
 		if err != nil {
 			return false, &fatalError{err}
 		}
-		if len(p.missing) == 0 {
-			return false, nil
+		if len(p.missing) > 0 {
+			if err := c.resume(staged); err != nil {
+				return false, err
+			}
+			return false, errUnexplained
 		}
-		// Redacted by entries beyond the manifest, or withheld; a later
-		// manifest tells. Nobody has them any more, so asking again is
-		// of no use.
-		f.endTarget(nil)
-		return false, fmt.Errorf("fsm: entry %d and %d more came without their envelopes, and no entry up to %d redacts them",
-			p.missing[0], len(p.missing)-1, t.head.Size-1)
+		return false, nil
 	}
 	f.endTarget(err)
 	return true, err

@@ -310,56 +310,81 @@ func TestCatchUpWithAForgedManifest(t *testing.T) {
 	}
 }
 
-// An envelope may be missing only where an entry up to the manifest's head
-// redacts it.
+// An envelope may be missing only where an entry redacts it. That entry may be
+// beyond the manifest, since the others go on committing.
 func TestCatchUpOverRedactions(t *testing.T) {
 	leader, h := begun(t, gates.Development)
 	grow(leader, h, 20)
 	early := leader.snapshot()
 	earlyIndex := h.index
-	redact := h.system(leader.View(), "redact", "chain.redact", `{"target_seq":5,"payload_hash":"","reason":"r","method":"m"}`)
-	if got := leader.results(h.batch(1, redact))[0]; got.Status != fsm.Appended {
+	redact := h.batch(leader.View().Revision(), h.system(leader.View(), "redact", "chain.redact",
+		`{"target_seq":5,"payload_hash":"","reason":"r","method":"m"}`))
+	if got := leader.results(redact)[0]; got.Status != fsm.Appended {
 		t.Fatalf("%+v", got)
 	}
 	if rec, _ := leader.store.Record(5); rec.Envelope != nil {
 		t.Fatal("entry 5 is not redacted")
 	}
-	// The manifest is from before the redaction, the peer's entries are from
-	// after it.
-	r := newReplica(t, ledgertest.NewMemory())
-	r.fetcher.peer = leader.store
-	if got, err := install(r, early, earlyIndex); got != fsm.NotReady {
-		t.Fatalf("admit: %v %v", got, err)
-	}
-	if err := r.catchup.Attempt(testContext); err == nil || !strings.Contains(err.Error(), "entry 5") {
-		t.Fatalf("%v", err)
-	}
-	if got, err := install(r, early, earlyIndex); got != fsm.NotReady || r.Restore(receive(early)) == nil {
-		t.Fatalf("admit: %v %v", got, err)
-	}
-	// A later manifest explains it, also to a node that restarted.
-	r = r.crash(0)
-	late := leader.snapshot()
-	if got, err := install(r, late, h.index); got != fsm.NotReady {
-		t.Fatalf("admit: %v %v", got, err)
-	}
-	catchUp(r)
-	if got, want := r.fetcher.calls, [][2]uint64{{23, 24}}; !cmp.Equal(got, want) {
-		t.Errorf("asked for %v", got)
-	}
-	restore(t, r, leader, late)
-	if rec, _ := r.store.Record(5); rec.Envelope != nil {
-		t.Error("entry 5 is not redacted")
-	}
-	r.verify()
-	// What was redacted can't be compared.
-	again := h.event("e5", `{"n":5}`)
-	for _, x := range []*replica{leader, r} {
-		if got := x.results(h.batch(1, again))[0]; got.Status != fsm.NotComparable || got.Sequence != 5 {
-			t.Errorf("%+v", got)
+	for name, m := range map[string]manifestAt{
+		"before": {data: early, index: earlyIndex},
+		"after":  {data: leader.snapshot(), index: h.index},
+	} {
+		r := newReplica(t, ledgertest.NewMemory())
+		r.fetcher.peer = leader.store
+		if got, err := install(r, m.data, m.index); got != fsm.NotReady {
+			t.Fatalf("%s: admit: %v %v", name, got, err)
+		}
+		r.fetcher.dieAfter = 15
+		_ = r.catchup.Attempt(testContext)
+		r = r.crash(0)
+		if got, err := install(r, m.data, m.index); got != fsm.NotReady {
+			t.Fatalf("%s: admit: %v %v", name, got, err)
+		}
+		catchUp(r)
+		r = r.crash(0)
+		if err := r.Restore(receive(m.data)); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		r.apply(redact)
+		if r.everything() != leader.everything() {
+			t.Errorf("%s: it differs from the leader", name)
+		}
+		r.verify()
+		// What was redacted can't be compared.
+		if got := r.results(h.batch(1, h.event("e5", `{"n":5}`)))[0]; got.Status != fsm.NotComparable || got.Sequence != 5 {
+			t.Errorf("%s: %+v", name, got)
 		}
 		h.index--
 	}
+}
+
+// A peer may withhold envelopes. What it gave is dropped in the end.
+func TestCatchUpWithWithheldEnvelopes(t *testing.T) {
+	leader, h := begun(t, gates.Production)
+	grow(leader, h, 5)
+	leader.results(h.batch(1, h.gated(leader.View(), "escalated", 6_000)))
+	r, manifest := follower(t, leader, h)
+	r.fetcher.change = func(rec *chain.Record) {
+		if rec.Sequence == 5 {
+			rec.Envelope = nil
+		}
+		rec.Beside = nil
+	}
+	for i := range 3 {
+		err := r.catchup.Attempt(testContext)
+		if err == nil || !strings.Contains(err.Error(), "entry 5 and 1 more") {
+			t.Fatalf("attempt %d: %v", i, err)
+		}
+		if dropped := r.store.Staged().Size == 0; dropped != (i == 2) || dropped != errors.Is(err, fsm.ErrDiverged) {
+			t.Errorf("attempt %d: %d staged, %v", i, r.store.Staged().Size, err)
+		}
+		if r.Restore(receive(manifest)) == nil {
+			t.Fatal("it was restored")
+		}
+	}
+	r.fetcher.change = nil
+	catchUp(r)
+	restore(t, r, leader, manifest)
 }
 
 func TestPrefetch(t *testing.T) {

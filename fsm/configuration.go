@@ -37,21 +37,6 @@ func NodeID(serverID string) string {
 	return serverID
 }
 
-// Find returns the server of the given node, the first where it has several
-// incarnations.
-func (c *Configuration) Find(nodeID string) (Server, bool) {
-	for _, s := range c.Servers {
-		if NodeID(s.ID) == nodeID {
-			return s, true
-		}
-	}
-	return Server{}, false
-}
-
-func (c *Configuration) clone() Configuration {
-	return Configuration{RaftIndex: c.RaftIndex, Servers: slices.Clone(c.Servers)}
-}
-
 // decodeRaftConfiguration reads a LogConfiguration entry. raft.DecodeConfiguration
 // panics on bytes that raft did not write.
 func decodeRaftConfiguration(index uint64, data []byte) (c Configuration, err error) {

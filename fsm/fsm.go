@@ -62,6 +62,7 @@ func New(cfg Config) (*FSM, error) {
 	if cfg.Store == nil || cfg.Staging == nil || cfg.Fatal == nil || cfg.Logger == nil || cfg.ChainID == (chain.ID{}) {
 		return nil, errors.New("fsm: Store, Staging, ChainID, Fatal and Logger are required")
 	}
+	cfg.Logger = cfg.Logger.With("node", cfg.NodeID)
 	f := &FSM{cfg: cfg, wake: make(chan struct{}, 1), overlay: map[chain.Key]Slot{}}
 	view, err := f.load()
 	if err != nil {
