@@ -70,7 +70,6 @@ func (r *reads) close() {
 
 var errReadStopping = &api.Error{Code: api.NotReady, Message: "the node is stopping", Hint: "read from another node"}
 
-
 func (r *reads) takeAll() []*read {
 	r.mu.Lock()
 	defer r.mu.Unlock()
