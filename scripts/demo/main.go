@@ -191,47 +191,44 @@ func (d *demo) submitAll(ctx context.Context) error {
 
 	bar := progress(len(d.commits))
 	var acked atomic.Int64
-	half := make(chan struct{})
+	h := &halfTime{at: int64(len(d.commits)+1) / 2, reached: make(chan struct{}), over: make(chan struct{})}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	start := time.Now()
 	for i := range d.lab.Nodes() {
 		wg.Go(func() {
-			if err := d.submitShare(ctx, i, func() {
+			if err := d.submitShare(ctx, i, h, func() {
+				acked.Add(1)
 				_ = bar.Add(1) // a broken terminal does not stop the demo
-				if acked.Add(1) == int64(len(d.commits)+1)/2 {
-					close(half)
-				}
 			}); err != nil {
 				cancel(err)
 			}
 		})
 	}
-	killed := make(chan error, 1)
 	var victim string
-	go func() { // joined below, through killed
+	var before int64
+	wg.Go(func() {
 		select {
-		case <-half:
+		case <-h.reached:
 		case <-ctx.Done():
-			killed <- nil
 			return
 		}
 		var err error
-		victim, err = d.killLeader(ctx, admin)
-		killed <- err
-	}()
+		before = acked.Load()
+		if victim, err = d.killLeader(ctx, admin); err != nil {
+			cancel(err)
+		}
+		close(h.over)
+	})
 	wg.Wait()
 	_ = bar.Finish()
 	fmt.Println()
-	if err := <-killed; err != nil {
-		return err
-	}
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
 	say("%d commits acknowledged in %v, each by a quorum of synced disks", acked.Load(), time.Since(start).Round(time.Millisecond))
-	say("the leader %s was killed after %d of them", victim, (len(d.commits)+1)/2)
+	say("the leader %s was killed (SIGKILL) after %d were acknowledged and %d sent", victim, before, h.at)
 
 	step("Starting %s again", victim)
 	restarted := time.Now()
@@ -247,9 +244,31 @@ func (d *demo) submitAll(ctx context.Context) error {
 	return nil
 }
 
+// halfTime lets the first half of the events pass, and the others once the
+// leader is dead.
+type halfTime struct {
+	at            int64
+	sent          atomic.Int64
+	reached, over chan struct{}
+}
+
+func (h *halfTime) pass(ctx context.Context) {
+	switch n := h.sent.Add(1); {
+	case n < h.at:
+		return
+	case n == h.at:
+		close(h.reached)
+		return
+	}
+	select {
+	case <-h.over:
+	case <-ctx.Done():
+	}
+}
+
 // submitShare submits every third commit, from the i-th on, beginning with node
 // i; where that one dies, the client goes on with another.
-func (d *demo) submitShare(ctx context.Context, i int, acked func()) error {
+func (d *demo) submitShare(ctx context.Context, i int, h *halfTime, acked func()) error {
 	addrs := d.lab.Addrs()
 	c, err := client.New(client.Config{Addresses: append(addrs[i:len(addrs):len(addrs)], addrs[:i]...)})
 	if err != nil {
@@ -258,6 +277,7 @@ func (d *demo) submitShare(ctx context.Context, i int, acked func()) error {
 	defer c.Close()
 	events := func(yield func(chain.Event, error) bool) {
 		for k := i; k < len(d.commits); k += len(addrs) {
+			h.pass(ctx)
 			if !yield(d.event(&d.commits[k])) {
 				return
 			}
