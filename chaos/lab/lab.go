@@ -38,6 +38,8 @@ type Config struct {
 	Environment string
 	// Args are further arguments of every `exonode serve`.
 	Args []string
+	// NodeArgs, where not nil, gives the further arguments of one node.
+	NodeArgs func(Node) []string
 	// BasePort, where not 0, is the port of the first node's peer listener;
 	// gossip and API follow, and the next node is ten further. Where one of
 	// them is taken, and where it is 0, free ports are used.
@@ -274,7 +276,11 @@ func (l *Lab) Start(name string) error {
 		"--seeds", strings.Join(seeds, ","), "--bootstrap-expect", strconv.Itoa(len(l.nodes)),
 		"--timing", "loopback", "--exit-with-stdin",
 	}
-	p, err := l.run(name, append(args, l.cfg.Args...))
+	args = append(args, l.cfg.Args...)
+	if l.cfg.NodeArgs != nil {
+		args = append(args, l.cfg.NodeArgs(n)...)
+	}
+	p, err := l.run(name, args)
 	if err != nil {
 		return err
 	}
@@ -379,6 +385,15 @@ func (l *Lab) signal(name string, send func(*os.Process) error) error {
 		return err
 	}
 	return send(p.cmd.Process)
+}
+
+// PID is the process id of a node that runs.
+func (l *Lab) PID(name string) (int, error) {
+	p, err := l.running(name, false)
+	if err != nil {
+		return 0, err
+	}
+	return p.cmd.Process.Pid, nil
 }
 
 // Running reports whether a node's process runs.
