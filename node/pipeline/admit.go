@@ -72,6 +72,15 @@ func admit(view *fsm.View, it *item) *api.Error {
 	}
 	kind, _ := state.Kind(e.Kind)
 	e.SchemaVersion = kind.SchemaVersion
+	if e.DeclaredEffect != nil && kind.Gate == "" {
+		// Without a verdict the header has no place for it: a resubmission
+		// could not be compared, nor a client's signature over it checked.
+		return &api.Error{
+			Code: api.BadField, Field: "effect",
+			Message: fmt.Sprintf("kind %s passes no gate, so it can't declare an effect", e.Kind),
+			Hint:    "leave the effect out",
+		}
+	}
 	it.admitted = true
 	return nil
 }

@@ -633,6 +633,12 @@ func TestRefusedAtOnce(t *testing.T) {
 			}
 		}
 		g.checkOrder(len(cases))
+		ungated := change(func(e *chain.Event) { e.DeclaredEffect = &chain.Effect{100} })
+		acks, err := submit(t.Context(), p, ungated)
+		var e *api.Error
+		if err != nil || !errors.As(acks[0].Err, &e) || e.Field != "effect" {
+			t.Errorf("effect of an ungated kind: %+v, %v", acks, err)
+		}
 	})
 }
 
