@@ -110,7 +110,7 @@ func misunderstood(err error) bool {
 	var op *net.OpError
 	var timeout interface{ Timeout() bool }
 	switch {
-	case errors.As(err, &op), api.CodeOf(err) != "", errors.Is(err, errStalled):
+	case errors.As(err, &op) && op.Op == "dial", api.CodeOf(err) != "", errors.Is(err, errStalled):
 		return false
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return false

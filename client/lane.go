@@ -434,10 +434,14 @@ func failureOf(err error, tried []Attempt) error {
 	return &UnreachableError{Tried: append([]Attempt(nil), tried...)}
 }
 
-// appendAttempt notes an attempt; an address stands there once, with its last.
+// appendAttempt notes an attempt; an address stands there once, with its last
+// failure, or an earlier one where the last was only that time was over.
 func appendAttempt(tried []Attempt, address string, err error) []Attempt {
 	for i := range tried {
 		if tried[i].Address == address {
+			if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+				err = tried[i].Err
+			}
 			copy(tried[i:], tried[i+1:])
 			tried = tried[:len(tried)-1]
 			break
