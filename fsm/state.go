@@ -108,6 +108,8 @@ func (s *state) foldSystem(f fact) (effects, error) {
 		return s.foldConfig(f)
 	case catalog.KindClusterPeerAdd, catalog.KindClusterPeerRemove, catalog.KindClusterPromote, catalog.KindClusterDemote:
 		return s.foldPeer(f)
+	case catalog.KindClusterPeerState:
+		return s.foldPeerState(f)
 	case catalog.KindBootNetwork:
 		return s.foldAddresses(f)
 	case catalog.KindGovernanceDeny:
@@ -197,6 +199,32 @@ func (s *state) foldPeer(f fact) (effects, error) {
 			s.removed = slices.Insert(slices.Clone(s.removed), gone, id)
 		}
 	}
+	return effects{changed: true}, nil
+}
+
+// peerReplaced is the state of a node's older incarnation once the node came
+// back with an empty disk (membership.PeerReplaced).
+const peerReplaced = "replaced"
+
+// foldPeerState takes the word that a node was replaced for the witness of its
+// old server's removal: cluster.peer.remove would lock the node out.
+func (s *state) foldPeerState(f fact) (effects, error) {
+	m, err := readMembers(f.payload)
+	if err != nil {
+		return effects{}, err
+	}
+	id, to := m.text("node_id"), m.text("to")
+	if err := m.result(); err != nil {
+		return effects{}, err
+	}
+	if to != peerReplaced {
+		return effects{}, nil
+	}
+	if id == "" {
+		return effects{}, errors.New("node_id is missing")
+	}
+	change := change{catalog.KindClusterPeerRemove, id}
+	s.witnesses = put(s.witnesses, witness{change, f.header.Sequence}, change, compareWitness)
 	return effects{changed: true}, nil
 }
 
