@@ -32,6 +32,7 @@ type serveFlags struct {
 	maxPayload                     int
 	logLevel, logFormat            string
 	exitWithStdin                  bool
+	pprof                          string
 }
 
 // untilEOF returns a context that also ends when r does. A supervisor holds the
@@ -78,6 +79,11 @@ from it.`,
 			if f.exitWithStdin {
 				ctx = untilEOF(ctx, a.stdin)
 			}
+			wait, err := servePprof(ctx, f.pprof, logger)
+			if err != nil {
+				return err
+			}
+			defer wait()
 			return n.Run(ctx)
 		},
 	}
@@ -110,6 +116,7 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	flags.IntVar(&f.maxPayload, "max-payload", 1<<20, "bytes that a payload may have; the same on all nodes")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
+	flags.StringVar(&f.pprof, "pprof", "", "serve Go's profiles at this `address` of the loopback")
 	flags.BoolVar(&f.exitWithStdin, "exit-with-stdin", false, "stop when standard input ends")
 	_ = flags.MarkHidden("exit-with-stdin") // for supervisors
 }
