@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -39,6 +40,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
+	}
+	if usage := (*usageError)(nil); !a.started && !errors.As(err, &usage) {
+		err = usagef("%w\nsee `exonode --help`", err)
 	}
 	if text := a.explain(err); text != "" {
 		fmt.Fprintln(stderr, text)

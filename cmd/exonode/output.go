@@ -2,13 +2,10 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"text/tabwriter"
-
-	"github.com/exonode/exonode/api"
 )
 
 // emit prints a result: as indented JSON with -o json, else by text.
@@ -31,28 +28,22 @@ func table(w io.Writer, rows [][]string) error {
 	return t.Flush()
 }
 
-// errorJSON is an error with -o json.
-func errorJSON(err error) string {
-	out := struct {
-		Error struct {
-			Code     string  `json:"code"`
-			Message  string  `json:"message"`
-			Hint     string  `json:"hint,omitempty"`
-			Field    string  `json:"field,omitempty"`
-			Sequence *uint64 `json:"sequence,omitempty"`
-		} `json:"error"`
-	}{}
-	out.Error.Code, out.Error.Message = "failed", err.Error()
-	var e *api.Error
-	if errors.As(err, &e) {
-		out.Error.Code, out.Error.Message, out.Error.Hint, out.Error.Field = string(e.Code), e.Message, e.Hint, e.Field
-		if e.HasSequence {
-			out.Error.Sequence = &e.Sequence
-		}
+// emitLine prints one of many results, as one line of JSON.
+func (a *app) emitLine(v any) error {
+	e := json.NewEncoder(a.stdout)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// note tells people something beside the result.
+func (a *app) note(format string, args ...any) {
+	fmt.Fprintf(a.stderr, format+"\n", args...)
+}
+
+// orDash is how an empty field stands in a table.
+func orDash(s string) string {
+	if s == "" {
+		return "-"
 	}
-	b, merr := json.Marshal(out)
-	if merr != nil {
-		return err.Error()
-	}
-	return string(b)
+	return s
 }

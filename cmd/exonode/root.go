@@ -1,17 +1,10 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/exonode/exonode/api"
-	"github.com/exonode/exonode/node"
 )
 
 // app is one run of the program: its streams, and the flags that every command
@@ -23,19 +16,13 @@ type app struct {
 	configFile string
 	output     string // "text" or "json"
 	addrs      []string
+	tlsCA      string
 	timeout    time.Duration
+
+	// started is whether the command line was understood: errors before
+	// that are about it.
+	started bool
 }
-
-// usageError is an error of the command line: exit status 2.
-type usageError struct{ err error }
-
-func (e *usageError) Error() string { return e.err.Error() }
-func (e *usageError) Unwrap() error { return e.err }
-
-func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
-
-// errSilent is an error whose text the command has printed already.
-var errSilent = errors.New("failed")
 
 func (a *app) command() *cobra.Command {
 	root := &cobra.Command{
@@ -47,9 +34,14 @@ Start a cluster of three nodes on this machine with "exonode dev", submit an
 event to any of them with "exonode submit", and check the chain with
 "exonode verify".
 
-Every flag can also be set by the environment (EXONODE_ and the flag's name in
-upper case, dashes as underscores) and by a YAML config file with the flags'
-names as keys. Flags win over the environment, the environment over the file.`,
+A flag that is a setting can also be set by the environment (EXONODE_ and its
+name in upper case, dashes as underscores) and by a YAML config file with the
+flags' names as keys. Flags win over the environment, the environment over the
+file. Flags that say what one command is about, such as the --kind of submit,
+are taken from the command line alone.
+
+Exit status: 0 success; 1 the command failed, or what it checked is wrong; 2 the
+command line or the configuration is wrong; 3 a node's store failed.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
@@ -59,6 +51,10 @@ names as keys. Flags win over the environment, the environment over the file.`,
 			if a.output != "text" && a.output != "json" {
 				return usagef("--output is %q: choose text or json", a.output)
 			}
+			if a.timeout <= 0 {
+				return usagef("--timeout is %v: want more than 0", a.timeout)
+			}
+			a.started = true
 			return nil
 		},
 	}
@@ -69,37 +65,43 @@ names as keys. Flags win over the environment, the environment over the file.`,
 	flags.StringVar(&a.configFile, "config", "", "YAML `file` with the flags' names as keys")
 	flags.StringVarP(&a.output, "output", "o", "text", "`format` of the output: text or json")
 	flags.StringSliceVar(&a.addrs, "addr", []string{"127.0.0.1:7482"}, "API `addresses` of the cluster's nodes, separated by commas")
-	flags.DurationVar(&a.timeout, "timeout", 30*time.Second, "how long a request may take")
-	root.AddCommand(a.initCommand(), a.serveCommand(), a.devCommand(), a.versionCommand())
+	flags.StringVar(&a.tlsCA, "tls-ca", "", "`file` with the certificates (PEM) that vouch for the API; turns TLS on")
+	flags.DurationVar(&a.timeout, "timeout", 30*time.Second, "how long a request may take, with its retries")
+	for _, g := range []struct {
+		id, title string
+		commands  []*cobra.Command
+	}{
+		{"nodes", "Nodes:", []*cobra.Command{a.initCommand(), a.serveCommand(), a.devCommand(), a.resetCommand()}},
+		{"events", "Events and entries:", []*cobra.Command{
+			a.submitCommand(), a.getCommand(), a.listCommand(), a.tailCommand(), a.headCommand(), a.lookupCommand(), a.catalogCommand(),
+		}},
+		{"audit", "Audit:", []*cobra.Command{a.verifyCommand(), a.exportCommand()}},
+		{"cluster", "Cluster:", []*cobra.Command{a.statusCommand(), a.clusterCommand()}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
+		for _, c := range g.commands {
+			c.GroupID = g.id
+			root.AddCommand(c)
+		}
+	}
+	root.AddCommand(a.versionCommand())
+	refuseUnknown(root)
 	return root
 }
 
-// explain is what the user reads of an error: what is wrong, and what to do.
-func (a *app) explain(err error) string {
-	if errors.Is(err, errSilent) {
-		return ""
-	}
-	if a.output == "json" {
-		return errorJSON(err)
-	}
-	var e *api.Error
-	if errors.As(err, &e) {
-		text := fmt.Sprintf("exonode: %s (%s)", e.Message, e.Code)
-		if e.Hint != "" {
-			text += "\n  " + e.Hint
+// refuseUnknown makes a command that only holds others refuse what is none
+// of them; cobra would print its help and succeed.
+func refuseUnknown(cmd *cobra.Command) {
+	for _, c := range cmd.Commands() {
+		if c.HasSubCommands() && !c.Runnable() {
+			c.Args = cobra.ArbitraryArgs
+			c.RunE = func(c *cobra.Command, args []string) error {
+				if len(args) == 0 {
+					return c.Help()
+				}
+				return usagef("%s has no command %q\nsee `%s --help`", c.CommandPath(), args[0], c.CommandPath())
+			}
 		}
-		return text
+		refuseUnknown(c)
 	}
-	return "exonode: " + strings.TrimSpace(err.Error())
-}
-
-func exitStatus(err error) int {
-	var usage *usageError
-	switch {
-	case errors.As(err, &usage), errors.Is(err, node.ErrConfig), errors.Is(err, node.ErrClusterFile):
-		return exitUsage
-	case errors.Is(err, context.Canceled):
-		return exitFailure
-	}
-	return exitFailure
 }

@@ -37,7 +37,7 @@ func settle(cmd *cobra.Command, configFile string) error {
 	}
 	var errs []error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if f.Changed || f.Name == "help" || f.Name == "config" {
+		if f.Changed || f.Name == "help" || f.Name == "config" || isOperand(f) {
 			return
 		}
 		if v, ok := os.LookupEnv(envName(f.Name)); ok {
@@ -48,6 +48,21 @@ func settle(cmd *cobra.Command, configFile string) error {
 	})
 	return errors.Join(errs...)
 }
+
+// operandKey marks flags that say what one command is about: they come from the
+// command line alone. A data directory in the environment, meant for serve, must
+// not become the payload of submit.
+const operandKey = "exonode_operand"
+
+func operands(cmd *cobra.Command, names ...string) {
+	for _, name := range names {
+		// Fails only for a flag that does not exist, which every test of
+		// the command would show.
+		_ = cmd.Flags().SetAnnotation(name, operandKey, []string{"true"})
+	}
+}
+
+func isOperand(f *pflag.Flag) bool { return f.Annotations[operandKey] != nil }
 
 func set(f *pflag.Flag, values []string, from string) error {
 	if list, ok := f.Value.(pflag.SliceValue); ok && len(values) != 1 {
@@ -114,7 +129,7 @@ func checkKeys(root *cobra.Command, file map[string][]string, path string) error
 	known := make(map[string]bool)
 	var walk func(*cobra.Command)
 	walk = func(c *cobra.Command) {
-		c.LocalFlags().VisitAll(func(f *pflag.Flag) { known[f.Name] = true })
+		c.LocalFlags().VisitAll(func(f *pflag.Flag) { known[f.Name] = known[f.Name] || !isOperand(f) })
 		for _, sub := range c.Commands() {
 			walk(sub)
 		}
@@ -142,7 +157,7 @@ func sources(cmd *cobra.Command, configFile string) []string {
 	env := false
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		_, ok := os.LookupEnv(envName(f.Name))
-		env = env || ok
+		env = env || ok && !isOperand(f)
 	})
 	if env {
 		out = append(out, "environment")

@@ -1,0 +1,311 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/exonode/exonode/api"
+	"github.com/exonode/exonode/client"
+	"github.com/exonode/exonode/node"
+)
+
+func (a *app) clusterCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "cluster",
+		Short: "Show and change who is in the cluster",
+	}
+	cmd.AddCommand(a.membersCommand(), a.joinCommand(), a.leaveCommand(), a.removeCommand(), a.transferCommand())
+	return cmd
+}
+
+func (a *app) membersCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "members",
+		Short: "List the members",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v, err := a.clusterStatus(cmd)
+			if err != nil {
+				return err
+			}
+			return a.emit(v.Members, func(w io.Writer) error { return printMembers(w, v.Members) })
+		},
+	}
+}
+
+func (a *app) joinCommand() *cobra.Command {
+	var file, data string
+	var seeds []string
+	cmd := &cobra.Command{
+		Use:   "join",
+		Short: "Check that this machine can join, and print the command that does",
+		Long: `A node joins by being started with the cluster's file and the address of a
+member: it fetches the chain, follows as a non-voter, and is made a voter once it
+has caught up. This command checks, on the machine that is to join, that the
+cluster file is valid and the seeds can be reached, and prints the command to run.
+Without --seeds, the members that the cluster at --addr knows are used.`,
+		Example: "  exonode cluster join --seeds 10.0.0.1:7480,10.0.0.2:7480",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := a.request(cmd)
+			defer cancel()
+			return a.join(ctx, file, data, seeds)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&file, "cluster", "cluster.json", "cluster `file`, copied from another node")
+	flags.StringVar(&data, "data", "exonode-data", "data `directory` of the new node")
+	flags.StringSliceVar(&seeds, "seeds", nil, "peer `addresses` or DNS names of members, separated by commas")
+	return cmd
+}
+
+// seedCheck is whether a seed can be reached.
+type seedCheck struct {
+	Seed      string `json:"seed"`
+	Reachable bool   `json:"reachable"`
+	Problem   string `json:"problem,omitempty"`
+}
+
+func (a *app) join(ctx context.Context, file, data string, seeds []string) error {
+	cluster, err := node.LoadClusterFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return usagef("%w\n  copy the cluster's file from another node to this machine, and name it with --cluster", err)
+	}
+	if err != nil {
+		return err
+	}
+	if len(seeds) == 0 {
+		if seeds, err = a.seedsOf(ctx); err != nil {
+			return fmt.Errorf("%w\n  name members with --seeds", err)
+		}
+	}
+	checks := make([]seedCheck, len(seeds))
+	reachable := 0
+	for i, s := range seeds {
+		checks[i] = checkSeed(ctx, s)
+		if checks[i].Reachable {
+			reachable++
+		}
+	}
+	command := fmt.Sprintf("exonode serve --cluster %s --data %s --seeds %s", file, data, strings.Join(seeds, ","))
+	result := struct {
+		Cluster string      `json:"cluster"`
+		Chain   string      `json:"chain"`
+		Seeds   []seedCheck `json:"seeds"`
+		Command string      `json:"command"`
+	}{cluster.Genesis.ClusterName, cluster.Genesis.ChainID.String(), checks, command}
+	err = a.emit(result, func(w io.Writer) error {
+		rows := [][]string{{"SEED", "REACHABLE"}}
+		for _, c := range checks {
+			state := "yes"
+			if !c.Reachable {
+				state = "no: " + c.Problem
+			}
+			rows = append(rows, []string{c.Seed, state})
+		}
+		if _, err := fmt.Fprintf(w, "cluster  %s\nchain    %s\n\n", result.Cluster, result.Chain); err != nil {
+			return err
+		}
+		if err := table(w, rows); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(w, "\nTo join, run on this machine:\n\n  %s\n\n`exonode status` on any node shows how far it is.\n", command)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if reachable == 0 {
+		return errors.New("no seed can be reached from here: check addresses, firewalls, and that the members listen beyond loopback (--peer-listen)")
+	}
+	return nil
+}
+
+// seedsOf asks the cluster for its members' peer addresses.
+func (a *app) seedsOf(ctx context.Context) ([]string, error) {
+	c, err := a.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	members, err := c.Members(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, m := range members {
+		if m.PeerAddr != "" && m.Suffrage != "none" {
+			out = append(out, m.PeerAddr)
+		}
+	}
+	if len(out) == 0 {
+		return nil, errors.New("the cluster knows no peer address of a member")
+	}
+	return out, nil
+}
+
+// checkSeed connects to a seed, as far as TCP tells.
+func checkSeed(ctx context.Context, seed string) seedCheck {
+	ctx, cancel := context.WithTimeout(ctx, dialFor)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", seed)
+	if err != nil {
+		return seedCheck{Seed: seed, Problem: err.Error()}
+	}
+	_ = conn.Close() // nothing was written
+	return seedCheck{Seed: seed, Reachable: true}
+}
+
+func (a *app) leaveCommand() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "leave [NODE]",
+		Short: "Take a running node out of the cluster, and stop it",
+		Long: `Take a node out of the cluster in good order and stop it: the one named, or the
+one at --addr. It is out for good: to come back it joins as a new node, with an
+empty data directory.`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completeNodes,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := a.request(cmd)
+			defer cancel()
+			c, err := a.connect(ctx)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			addr := ""
+			if len(args) > 0 {
+				if addr, err = a.address(ctx, c, args[0]); err != nil {
+					return err
+				}
+			} else if addr = a.addrs[0]; len(a.addrs) > 1 {
+				return usagef("which of the nodes at --addr is to leave? name it: exonode cluster leave NODE")
+			}
+			of, err := a.connectTo(ctx, []string{addr}, client.Config{})
+			if err != nil {
+				return err
+			}
+			defer of.Close()
+			s, err := of.Status(ctx)
+			if err != nil {
+				return err
+			}
+			if err := a.confirm(yes, "Take node %s at %s out of the cluster for good, and stop it?", s.NodeID, addr); err != nil {
+				return err
+			}
+			if err := of.Leave(ctx, addr); err != nil {
+				return err
+			}
+			return a.changed("left", s.NodeID)
+		},
+	}
+	yesFlag(cmd, &yes)
+	return cmd
+}
+
+func (a *app) removeCommand() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "remove NODE",
+		Short: "Remove a node from the cluster for good",
+		Long: `Remove a node from the cluster for good: one that is lost, or not to be trusted.
+It is locked out at once and can't come back under its identity. A node that runs
+had better be asked to leave.`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeNodes,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := a.request(cmd)
+			defer cancel()
+			c, err := a.connect(ctx)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			m, err := findMember(ctx, c, args[0])
+			if err != nil {
+				return err
+			}
+			if m.Suffrage == "none" {
+				return &api.Error{Code: api.Precondition, Message: fmt.Sprintf("node %s is not in the cluster", title(m)), Hint: "`exonode cluster members` shows who is"}
+			}
+			if err := a.confirm(yes, "Remove node %s from the cluster for good?", title(m)); err != nil {
+				return err
+			}
+			if err := c.Remove(ctx, m.NodeID); err != nil {
+				return err
+			}
+			return a.changed("removed", m.NodeID)
+		},
+	}
+	yesFlag(cmd, &yes)
+	return cmd
+}
+
+func (a *app) transferCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "transfer [NODE]",
+		Short:             "Hand leadership to a node, or to the best one",
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completeNodes,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := a.request(cmd)
+			defer cancel()
+			c, err := a.connect(ctx)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			to := ""
+			if len(args) > 0 {
+				m, err := findMember(ctx, c, args[0])
+				if err != nil {
+					return err
+				}
+				to = m.NodeID
+			}
+			s, err := c.Status(ctx)
+			if err != nil {
+				return err
+			}
+			if s.Leader == "" {
+				return &api.Error{Code: api.NoLeader, Message: "no leader is known", Hint: "try again once one is elected"}
+			}
+			if s.Leader == to {
+				return &api.Error{Code: api.Precondition, Message: "node " + to + " leads already"}
+			}
+			// Only the leader can hand over.
+			addr, err := a.address(ctx, c, s.Leader)
+			if err != nil {
+				return err
+			}
+			leader, err := a.connectTo(ctx, []string{addr}, client.Config{})
+			if err != nil {
+				return err
+			}
+			defer leader.Close()
+			if err := leader.Transfer(ctx, to); err != nil {
+				return err
+			}
+			return a.changed("handed over to", to)
+		},
+	}
+}
+
+// changed reports a change of the cluster.
+func (a *app) changed(what, nodeID string) error {
+	return a.emit(map[string]string{"done": what, "node": nodeID}, func(w io.Writer) error {
+		if nodeID == "" {
+			nodeID = "the best node"
+		}
+		_, err := fmt.Fprintln(w, what, nodeID)
+		return err
+	})
+}

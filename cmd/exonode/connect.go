@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/exonode/exonode/client"
+)
+
+// dialFor bounds how long an address may take to accept a connection before the
+// command begins.
+const dialFor = 2 * time.Second
+
+// connect returns a client of the cluster at --addr. Where every address refuses
+// the connection it says so at once, instead of trying until --timeout: at the
+// start of a command that is a wrong address or a cluster that does not run.
+func (a *app) connect(ctx context.Context) (*client.Client, error) {
+	return a.connectTo(ctx, a.addrs, client.Config{})
+}
+
+// connectTo is connect to other addresses, with a configuration whose remaining
+// fields the shared flags fill.
+func (a *app) connectTo(ctx context.Context, addrs []string, cfg client.Config) (*client.Client, error) {
+	cfg.Addresses, cfg.RetryFor = addrs, a.timeout
+	var err error
+	if cfg.TLS, err = a.clientTLS(); err != nil {
+		return nil, err
+	}
+	c, err := client.New(cfg)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	if err := refused(ctx, c.Addresses()); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// clientTLS is the configuration of --tls-ca; nil leaves TLS to https addresses
+// and the system's authorities.
+func (a *app) clientTLS() (*tls.Config, error) {
+	if a.tlsCA == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(a.tlsCA)
+	if err != nil {
+		return nil, usagef("read --tls-ca: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(b) {
+		return nil, usagef("--tls-ca %s holds no certificate in PEM form", a.tlsCA)
+	}
+	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
+}
+
+// withScheme gives the API address that a member announces the scheme that the
+// configured addresses have.
+func (a *app) withScheme(addr string) string {
+	if a.tlsCA == "" && len(a.addrs) > 0 && strings.HasPrefix(a.addrs[0], "https://") {
+		return "https://" + addr
+	}
+	return addr
+}
+
+// request bounds a command that makes only a few calls.
+func (a *app) request(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(cmd.Context(), a.timeout)
+}
+
+// refused returns an error where no address can be connected to because each
+// answers that nobody listens there.
+func refused(ctx context.Context, addrs []string) error {
+	ctx, cancel := context.WithTimeout(ctx, dialFor)
+	defer cancel()
+	tried := make([]client.Attempt, len(addrs))
+	var dials sync.WaitGroup
+	for i, addr := range addrs {
+		dials.Go(func() {
+			conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+			tried[i] = client.Attempt{Address: addr, Err: err}
+			if err == nil {
+				_ = conn.Close() // nothing was written
+				cancel()         // one is enough
+			}
+		})
+	}
+	dials.Wait()
+	for _, t := range tried {
+		var dns *net.DNSError
+		if noHost := errors.As(t.Err, &dns) && dns.IsNotFound; !noHost && !errors.Is(t.Err, syscall.ECONNREFUSED) {
+			return nil
+		}
+	}
+	return &client.UnreachableError{Tried: tried}
+}
+
+// address returns the API address of the node that a person names by its full
+// id, the beginning of it, its name, or its address.
+func (a *app) address(ctx context.Context, c *client.Client, node string) (string, error) {
+	m, err := findMember(ctx, c, node)
+	if err != nil {
+		return "", err
+	}
+	if m.APIAddr == "" {
+		return "", fmt.Errorf("where clients reach node %s is not known: name its API address with --addr", title(m))
+	}
+	return a.withScheme(m.APIAddr), nil
+}
+
+// findMember returns the member that a person names.
+func findMember(ctx context.Context, c *client.Client, node string) (client.Member, error) {
+	members, err := c.Members(ctx)
+	if err != nil {
+		return client.Member{}, err
+	}
+	var found []client.Member
+	for _, m := range members {
+		if m.NodeID == node {
+			return m, nil
+		}
+		if m.Name == node || m.APIAddr == node || m.PeerAddr == node || strings.HasPrefix(m.NodeID, node) {
+			found = append(found, m)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return client.Member{}, fmt.Errorf("no node is called %q\n  `exonode cluster members` lists them; give an id, the beginning of one, or a name", node)
+	}
+	titles := make([]string, len(found))
+	for i, m := range found {
+		titles[i] = title(m)
+	}
+	return client.Member{}, fmt.Errorf("%q may be any of %s: give more of the id", node, strings.Join(titles, ", "))
+}
+
+// title names a member for people.
+func title(m client.Member) string {
+	if m.Name == "" {
+		return m.NodeID
+	}
+	return fmt.Sprintf("%s (%s)", m.NodeID, m.Name)
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/exonode/exonode/client"
+)
+
+// askFor bounds how long status waits for each member's own answer.
+const askFor = 2 * time.Second
+
+// clusterView is a cluster as status prints it: one node's view of it, and what
+// each member says of itself.
+type clusterView struct {
+	Node     string       `json:"node"`
+	Address  string       `json:"address"`
+	Version  string       `json:"version"`
+	Ready    bool         `json:"ready"`
+	NotReady string       `json:"not_ready,omitempty"`
+	Phase    string       `json:"phase"`
+	State    string       `json:"state"`
+	Leader   string       `json:"leader"`
+	Term     uint64       `json:"term"`
+	Commit   uint64       `json:"commit_index"`
+	Queue    uint64       `json:"queue_length"`
+	Started  string       `json:"started"`
+	CatchUp  *catchUpView `json:"catch_up,omitempty"`
+	Head     headView     `json:"head"`
+	Members  []memberView `json:"members"`
+}
+
+type catchUpView struct {
+	Have uint64 `json:"have"`
+	Want uint64 `json:"want"`
+}
+
+// memberView is a member as it is printed.
+type memberView struct {
+	ID       string `json:"id"`
+	ServerID string `json:"server_id,omitempty"`
+	Name     string `json:"name"`
+	Leader   bool   `json:"leader"`
+	Suffrage string `json:"suffrage"`
+	Gossip   string `json:"gossip"`
+	PeerAddr string `json:"peer_address"`
+	APIAddr  string `json:"api_address"`
+	Version  string `json:"version"`
+	// Answers is whether the node itself answered status; what follows is
+	// its own word.
+	Answers bool    `json:"answers"`
+	State   string  `json:"state,omitempty"`
+	Applied *uint64 `json:"applied,omitempty"`
+	Lag     *uint64 `json:"lag,omitempty"`
+	Size    *uint64 `json:"entries,omitempty"`
+}
+
+func newMemberView(m client.Member) memberView {
+	return memberView{
+		ID: m.NodeID, ServerID: m.ServerID, Name: m.Name, Leader: m.Leader, Suffrage: m.Suffrage, Gossip: m.Gossip,
+		PeerAddr: m.PeerAddr, APIAddr: m.APIAddr, Version: m.Version,
+	}
+}
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show the cluster: leader, members, lag, head",
+		Long: `Show the cluster as the first node of --addr that answers sees it. Each member is
+also asked for its own state; one that does not answer within two seconds shows a
+dash. LAG is in entries of raft's log, behind the commit index.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v, err := a.clusterStatus(cmd)
+			if err != nil {
+				return err
+			}
+			return a.emit(v, v.print)
+		},
+	}
+}
+
+func (a *app) clusterStatus(cmd *cobra.Command) (*clusterView, error) {
+	ctx, cancel := a.request(cmd)
+	defer cancel()
+	c, err := a.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	s, err := c.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v := &clusterView{
+		Node: s.NodeID, Address: s.Address, Version: s.Version, Ready: s.Ready, NotReady: s.NotReady, Phase: s.Phase,
+		State: s.State, Leader: s.Leader, Term: s.Term, Commit: s.CommitIndex, Queue: s.QueueLength,
+		Started: s.Started.UTC().Format(time.RFC3339), Head: newHeadView(s.Head), Members: a.askMembers(ctx, s.Members),
+	}
+	if s.CatchUp != nil {
+		v.CatchUp = &catchUpView{s.CatchUp.Have, s.CatchUp.Want}
+	}
+	commit := s.CommitIndex
+	for _, m := range v.Members {
+		if m.Applied != nil {
+			commit = max(commit, *m.Applied)
+		}
+	}
+	for i := range v.Members {
+		if applied := v.Members[i].Applied; applied != nil {
+			v.Members[i].Lag = new(commit - *applied)
+		}
+	}
+	return v, nil
+}
+
+// askMembers asks each member for its own status, all at once.
+func (a *app) askMembers(ctx context.Context, members []client.Member) []memberView {
+	ctx, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	out := make([]memberView, len(members))
+	var calls sync.WaitGroup
+	for i, m := range members {
+		out[i] = newMemberView(m)
+		if m.APIAddr == "" {
+			continue
+		}
+		calls.Go(func() {
+			c, err := a.connectTo(ctx, []string{a.withScheme(m.APIAddr)}, client.Config{})
+			if err != nil {
+				return // it shows as not answering
+			}
+			defer c.Close()
+			// An address such as 127.0.0.1 may be another node's here.
+			if s, err := c.Status(ctx); err == nil && s.NodeID == m.NodeID {
+				out[i].Answers, out[i].State = true, s.State
+				out[i].Applied, out[i].Size = &s.AppliedIndex, &s.Head.Size
+			}
+		})
+	}
+	calls.Wait()
+	return out
+}
+
+func (v *clusterView) print(w io.Writer) error {
+	leader := "none is known"
+	for _, m := range v.Members {
+		if v.Leader != "" && m.ID == v.Leader {
+			leader = strings.TrimSpace(m.Name + " " + m.ID)
+		}
+	}
+	ready := "ready"
+	if !v.Ready {
+		ready = "not ready: " + v.NotReady
+	}
+	if _, err := fmt.Fprintf(w, "node     %s at %s, %s\nleader   %s\nterm     %d, commit index %d\n", v.Node, v.Address, ready, leader, v.Term, v.Commit); err != nil {
+		return err
+	}
+	if v.CatchUp != nil {
+		if _, err := fmt.Fprintf(w, "catch-up %d of %d entries\n", v.CatchUp.Have, v.CatchUp.Want); err != nil {
+			return err
+		}
+	}
+	if err := v.Head.print(w); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(w); err != nil {
+		return err
+	}
+	return printMembers(w, v.Members)
+}
+
+func printMembers(w io.Writer, members []memberView) error {
+	rows := [][]string{{"NAME", "ID", "ROLE", "GOSSIP", "STATE", "APPLIED", "LAG", "ENTRIES", "API", "PEER"}}
+	for _, m := range members {
+		role := m.Suffrage
+		if m.Leader {
+			role = "leader"
+		}
+		rows = append(rows, []string{
+			orDash(m.Name), m.ID, role, orDash(m.Gossip), orDash(m.State), numberOrDash(m.Applied), numberOrDash(m.Lag),
+			numberOrDash(m.Size), orDash(m.APIAddr), orDash(m.PeerAddr),
+		})
+	}
+	return table(w, rows)
+}
+
+func numberOrDash(n *uint64) string {
+	if n == nil {
+		return "-"
+	}
+	return fmt.Sprint(*n)
+}

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/exonode/exonode/api"
+	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/client"
+)
+
+// linesRun is one run of submit over lines.
+type linesRun struct {
+	a     *app
+	state *runState
+	bar   progress
+	input *countingReader
+
+	// mu guards lines: the numbers of the lines that were handed to the pump
+	// and are not answered yet, with their ids.
+	mu    sync.Mutex
+	lines []handed
+}
+
+// handed is a line on its way.
+type handed struct {
+	line uint64
+	id   string
+}
+
+// linesResult is the summary of a run.
+type linesResult struct {
+	Run        string  `json:"run"`
+	Sealed     uint64  `json:"sealed"`
+	Duplicates uint64  `json:"duplicates"`
+	Refused    uint64  `json:"refused"`
+	Resumed    uint64  `json:"resumed_after,omitempty"`
+	Seconds    float64 `json:"seconds"`
+}
+
+func (a *app) submitLines(ctx context.Context, f *submitFlags) (err error) {
+	state, err := openRun(f)
+	if err != nil {
+		return err
+	}
+	in, size, err := a.openInput(ctx, f.file)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	c, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	r := &linesRun{a: a, state: state, input: &countingReader{r: in}, bar: a.progress("submitting", size, true)}
+	began := time.Now()
+	result := linesResult{Run: state.Run, Resumed: state.Done}
+	if state.Done > 0 {
+		a.note("going on after %d events of run %s", state.Done, state.Run)
+	}
+	_, err = c.Pump(ctx, r.events(f), client.PumpOptions{Acked: r.acked, Checkpoint: r.checkpoint})
+	r.bar.done()
+	result.Sealed, result.Duplicates, result.Refused = state.Sealed, state.Duplicates, state.Refused
+	result.Seconds = time.Since(began).Seconds()
+	if err != nil {
+		if state.Done > result.Resumed || ctx.Err() != nil {
+			r.sayHowToGoOn(f)
+		}
+		return err
+	}
+	if err := r.summary(result); err != nil {
+		return err
+	}
+	if result.Refused > 0 {
+		return errSilent
+	}
+	return nil
+}
+
+func (r *linesRun) summary(s linesResult) error {
+	if r.a.output == "json" {
+		return r.a.emitLine(s)
+	}
+	total := s.Sealed + s.Duplicates + s.Refused
+	_, err := fmt.Fprintf(r.a.stdout, "%d events: %d sealed, %d duplicates, %d refused, in %.1f s (%.0f events/s)\n",
+		total, s.Sealed, s.Duplicates, s.Refused, s.Seconds, float64(total-s.Resumed)/max(s.Seconds, 1e-6))
+	return err
+}
+
+func (r *linesRun) sayHowToGoOn(f *submitFlags) {
+	if f.resume != "" {
+		r.a.note("%d events are answered: the same command goes on from there", r.state.Done)
+		return
+	}
+	r.a.note("%d events are answered: the same command and input with --run %s goes on without doubling one", r.state.Done, r.state.Run)
+}
+
+// openInput opens the lines, and returns their size; -1 where it is not known.
+func (a *app) openInput(ctx context.Context, path string) (io.ReadCloser, int64, error) {
+	if path == "" || path == "-" {
+		return until(ctx, a.stdin), -1, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, usagef("open --file: %w", err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	if !info.Mode().IsRegular() {
+		return f, -1, nil
+	}
+	return f, info.Size(), nil
+}
+
+// until returns a reader of r that also ends when ctx does: a terminal or an idle
+// pipe would hold up an interruption.
+func until(ctx context.Context, r io.Reader) io.ReadCloser {
+	out, in := io.Pipe()
+	context.AfterFunc(ctx, func() { in.CloseWithError(context.Cause(ctx)) })
+	go func() { // ends with r, or with the process
+		_, err := io.Copy(in, r)
+		in.CloseWithError(err)
+	}()
+	return out
+}
+
+// events yields what is left of the input, and notes each line's number.
+func (r *linesRun) events(f *submitFlags) iter.Seq2[chain.Event, error] {
+	line := uint64(0)
+	options := client.LineOptions{
+		Workspace: f.workspace, Source: f.source, Kind: f.kind, Stream: r.state.Run,
+		At: func(n uint64) { line = n },
+	}
+	skip, lastID := r.state.Done, r.state.LastID
+	return func(yield func(chain.Event, error) bool) {
+		skipped := uint64(0)
+		for ev, err := range client.EventLines(r.input, options) {
+			if skipped < skip {
+				if skipped++; skipped == skip && ev.ID != lastID {
+					yield(ev, fmt.Errorf("line %d is not the one that run %s had got to: this is another input, or it was changed", line, r.state.Run))
+					return
+				}
+				continue
+			}
+			r.mu.Lock()
+			r.lines = append(r.lines, handed{line, ev.ID})
+			r.mu.Unlock()
+			r.bar.set(r.input.n)
+			if !yield(ev, err) {
+				return
+			}
+		}
+		if skipped < skip {
+			yield(chain.Event{}, fmt.Errorf("the input has %d events, but run %s had got to %d: this is another input, or it was cut", skipped, r.state.Run, skip))
+		}
+	}
+}
+
+// acked takes one answer. What the cluster refused is reported and passed over;
+// what is left open stops the run.
+func (r *linesRun) acked(_ uint64, ack client.Ack, err error) error {
+	r.mu.Lock()
+	var h handed
+	if len(r.lines) > 0 {
+		h, r.lines = r.lines[0], r.lines[1:]
+	}
+	r.mu.Unlock()
+	var incomplete *client.IncompleteError
+	switch {
+	case err == nil && ack.Duplicate:
+		r.state.Duplicates++
+	case err == nil:
+		r.state.Sealed++
+	case errors.As(err, &incomplete) || api.CodeOf(err) == "":
+		return err
+	default:
+		r.state.Refused++
+		r.refuse(h.line, err)
+	}
+	r.state.Done++
+	r.state.LastID = h.id
+	return nil
+}
+
+// refuse reports a line that is not in the chain.
+func (r *linesRun) refuse(line uint64, err error) {
+	var inLine *client.LineError
+	if errors.As(err, &inLine) {
+		err = inLine.Err
+	}
+	r.bar.aside(func() {
+		if r.a.output == "json" {
+			// A failure to print shows at the summary.
+			_ = r.a.emitLine(map[string]any{"line": line, "error": newErrorView(err)})
+			return
+		}
+		text, hint := problem(err)
+		var e *api.Error
+		if errors.As(err, &e) && e.Field != "" {
+			text = e.Field + ": " + text
+		}
+		r.a.note("line %d: %s (%s)", line, text, codeOf(err))
+		if hint != "" {
+			r.a.note("  %s", hint)
+		}
+	})
+}
+
+func (r *linesRun) checkpoint(uint64) error { return r.state.save() }
+
+// newRunName draws the name of a run.
+func newRunName() string { return ulid.Make().String() }
