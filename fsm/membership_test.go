@@ -61,13 +61,13 @@ func TestConfigurationsNameTheirWitness(t *testing.T) {
 	expect("no change", causes, flagged, nil, false)
 	causes, flagged = configure("n1", "-n2", "-n3")
 	expect("adding n2 and n3, only n3 by somebody", causes, flagged, []uint64{5}, true)
-	witness("7", "cluster.peer.state", `{"node_id":"n3","from":"alive","to":"failed"}`)
-	causes, flagged = configure("n1", "-n2")
-	expect("removing n3, which only failed", causes, flagged, nil, true)
-	replaced := witness("8", "cluster.peer.state", `{"node_id":"n2","from":"failed","to":"replaced"}`)
+	witness("7", "cluster.peer.state", `{"node_id":"n2","from":"alive","to":"failed"}`)
+	causes, flagged = configure("n1", "-n3")
+	expect("removing n2, which only failed", causes, flagged, nil, true)
+	replaced := witness("8", "cluster.peer.state", `{"node_id":"n3","from":"failed","to":"replaced"}`)
 	causes, flagged = configure("n1")
-	expect("removing n2, which came back with an empty disk", causes, flagged, []uint64{replaced}, false)
-	if r.View().Removed("n2") {
+	expect("removing n3, which came back with an empty disk", causes, flagged, []uint64{replaced}, false)
+	if r.View().Removed("n3") {
 		t.Error("a node that was replaced is locked out")
 	}
 	r.verify()
