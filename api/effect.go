@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/chain/view"
 )
 
 // effectNames are the elements of an effect vector, in its order.
@@ -43,16 +44,10 @@ func FormatEffect(e chain.Effect) string {
 	var parts []string
 	for i, n := range e {
 		if n != 0 {
-			parts = append(parts, effectNames[i]+"="+FormatDecimal(n))
+			parts = append(parts, effectNames[i]+"="+view.Decimal(n))
 		}
 	}
 	return strings.Join(parts, ",")
-}
-
-// FormatDecimal writes ten-thousandths as a decimal: 3000 is "0.3".
-func FormatDecimal(n uint16) string {
-	s := fmt.Sprintf("%d.%04d", n/effectMax, n%effectMax)
-	return strings.TrimSuffix(strings.TrimRight(s, "0"), ".")
 }
 
 func indexOf(name string) int {

@@ -7,6 +7,7 @@ import (
 	"github.com/exonode/exonode/api"
 	"github.com/exonode/exonode/api/cloudevents"
 	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/chain/view"
 )
 
 // workspaceHeader names the workspace of events that name none, as the query
@@ -19,25 +20,25 @@ const contentTypeField = "content-type"
 // ackJSON is what became of one event, as plain JSON: either the entry or the
 // error.
 type ackJSON struct {
-	Sequence  *uint64          `json:"sequence,omitempty"`
-	Hash      *chain.Hash      `json:"hash,omitempty"`
-	Time      string           `json:"time,omitempty"`
-	Duplicate bool             `json:"duplicate,omitempty"`
-	Verdict   *api.VerdictJSON `json:"verdict,omitempty"`
-	Error     *api.ErrorJSON   `json:"error,omitempty"`
+	Sequence  *uint64        `json:"sequence,omitempty"`
+	Hash      *chain.Hash    `json:"hash,omitempty"`
+	Time      string         `json:"time,omitempty"`
+	Duplicate bool           `json:"duplicate,omitempty"`
+	Verdict   *view.Verdict  `json:"verdict,omitempty"`
+	Error     *api.ErrorJSON `json:"error,omitempty"`
 }
 
 func newAckJSON(a *Ack) ackJSON {
 	if a.Err != nil {
 		e := ackError(a).JSON()
-		return ackJSON{Error: &e, Verdict: api.NewVerdictJSON(a.Verdict)}
+		return ackJSON{Error: &e, Verdict: view.NewVerdict(a.Verdict)}
 	}
 	return ackJSON{
 		Sequence:  &a.Sequence,
 		Hash:      &a.Hash,
-		Time:      api.FormatTime(a.Time),
+		Time:      view.Time(a.Time),
 		Duplicate: a.Duplicate,
-		Verdict:   api.NewVerdictJSON(a.Verdict),
+		Verdict:   view.NewVerdict(a.Verdict),
 	}
 }
 

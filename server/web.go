@@ -16,6 +16,7 @@ import (
 	"github.com/exonode/exonode/api"
 	exonodev1 "github.com/exonode/exonode/api/exonode/v1"
 	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/chain/view"
 )
 
 // bodyTimeout is how long a request that is no RPC may take to arrive.
@@ -195,10 +196,10 @@ func (s *webService) getEntries(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	page := struct {
-		Entries       []api.EntryJSON `json:"entries"`
-		NextPageToken string          `json:"next_page_token,omitempty"`
-		ChainSize     uint64          `json:"chain_size"`
-	}{Entries: make([]api.EntryJSON, 0, len(res.Entries)), NextPageToken: res.NextPageToken, ChainSize: res.ChainSize}
+		Entries       []view.Entry `json:"entries"`
+		NextPageToken string       `json:"next_page_token,omitempty"`
+		ChainSize     uint64       `json:"chain_size"`
+	}{Entries: make([]view.Entry, 0, len(res.Entries)), NextPageToken: res.NextPageToken, ChainSize: res.ChainSize}
 	for _, p := range res.Entries {
 		e, err := entryJSON(p)
 		if err != nil {
@@ -253,21 +254,21 @@ func (s *webService) getLookup(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	writeJSON(w, http.StatusOK, struct {
-		State string        `json:"state"`
-		Entry api.EntryJSON `json:"entry"`
+		State string     `json:"state"`
+		Entry view.Entry `json:"entry"`
 	}{state, e})
 	return nil
 }
 
 // entryJSON returns an entry in raw form as plain JSON.
-func entryJSON(p *exonodev1.Entry) (api.EntryJSON, error) {
+func entryJSON(p *exonodev1.Entry) (view.Entry, error) {
 	record, err := api.RecordFromProto(p)
 	if err != nil {
-		return api.EntryJSON{}, err
+		return view.Entry{}, err
 	}
 	d, err := api.DecodeRecord(record)
 	if err != nil {
-		return api.EntryJSON{}, err
+		return view.Entry{}, err
 	}
 	return d.JSON(), nil
 }
@@ -285,7 +286,7 @@ type headJSON struct {
 func newHeadJSON(h Head) headJSON {
 	j := headJSON{Size: h.Size, Hash: h.Hash, Root: h.Root, Chain: h.Chain, Epoch: h.Epoch}
 	if h.Size > 0 {
-		j.Time = api.FormatTime(h.Time)
+		j.Time = view.Time(h.Time)
 	}
 	return j
 }

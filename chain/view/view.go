@@ -135,9 +135,7 @@ func New(e *chain.Entry) Entry {
 		beside := data(e.Beside.Payload, "application/json")
 		v.Beside = &beside
 	}
-	if h.Verdict != nil {
-		v.Verdict = newVerdict(h.Verdict)
-	}
+	v.Verdict = NewVerdict(h.Verdict)
 	if h.ClientTime != 0 {
 		v.Extra.ClientTime = Time(h.ClientTime)
 	}
@@ -150,7 +148,11 @@ func New(e *chain.Entry) Entry {
 	return v
 }
 
-func newVerdict(v *chain.Verdict) *Verdict {
+// NewVerdict returns the view of a verdict; nil for nil.
+func NewVerdict(v *chain.Verdict) *Verdict {
+	if v == nil {
+		return nil
+	}
 	j := &Verdict{
 		Gate: v.Gate, Decision: v.Decision.String(), Reasons: v.Reasons, Effective: newEffect(&v.Effective),
 		Revision: v.Revision, Policy: v.PolicyHash, Profile: v.Profile,
