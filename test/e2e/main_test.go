@@ -1,0 +1,36 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// binary is the exonode under test, built once for each run.
+var binary string
+
+func TestMain(m *testing.M) {
+	if faultyNode() {
+		return // it was: this process was a node
+	}
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "exonode-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "exonode")
+	build := exec.Command("go", "build", "-o", binary, "github.com/exonode/exonode/cmd/exonode")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build exonode: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
