@@ -20,7 +20,8 @@ type Options struct {
 	// Logger takes what Pebble reports about its background work; nil
 	// discards it.
 	Logger *slog.Logger
-	// CacheBytes is the size of the block cache; 0 is 32 MiB.
+	// CacheBytes is the size that the block cache has at least; 0 is 32 MiB.
+	// It also uses what the memtables leave of theirs.
 	CacheBytes int64
 	// MemTableBytes is the size of one memtable; 0 is 32 MiB. Up to three
 	// exist at a time, and as much of the log is replayed on Open.
@@ -30,6 +31,8 @@ type Options struct {
 const (
 	defaultCacheBytes    = 32 << 20
 	defaultMemTableBytes = 32 << 20
+	// maxMemTables exist at a time.
+	maxMemTables = 3
 )
 
 // pebble returns the database's options. fatal takes errors after which the
@@ -45,14 +48,17 @@ func (o Options) pebble(readOnly bool, fatal func(error)) *pebble.Options {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	p := &pebble.Options{
-		FS:        o.FS,
-		ReadOnly:  readOnly,
-		CacheSize: o.CacheBytes,
+		FS:       o.FS,
+		ReadOnly: readOnly,
+		// Pebble takes memtables out of the cache's size. Without room for
+		// them nothing would be cached at all: not even the filters, which
+		// every event asks.
+		CacheSize: o.CacheBytes + maxMemTables*int64(o.MemTableBytes),
 		// The log chunks of this format tell a torn tail from damage to
 		// what had been synced.
 		FormatMajorVersion:          pebble.FormatTableFormatV6,
 		MemTableSize:                uint64(o.MemTableBytes),
-		MemTableStopWritesThreshold: 3,
+		MemTableStopWritesThreshold: maxMemTables,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,
 		LBaseMaxBytes:               64 << 20,
