@@ -19,7 +19,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/exonode, one static binary
-	$(GO) build -trimpath -o $(BIN) ./cmd/exonode
+	$(GO) build -o $(BIN) ./cmd/exonode
 
 demo: build ## three nodes, a git history, a killed leader (REPO=path, ARGS=--exit)
 	@$(GO) run ./scripts/demo --binary $(BIN) --repo $(REPO) $(ARGS)
