@@ -12,6 +12,7 @@ import (
 
 	"github.com/exonode/exonode/api"
 	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/chain/view"
 	"github.com/exonode/exonode/client"
 )
 
@@ -214,7 +215,7 @@ type headView struct {
 func newHeadView(h client.Head) headView {
 	v := headView{Chain: h.Chain, Epoch: h.Epoch, Size: h.Size, Hash: h.Hash, Root: h.Root}
 	if h.Size > 0 {
-		v.Time = api.FormatTime(h.Time)
+		v.Time = view.Time(h.Time)
 	}
 	return v
 }
@@ -306,31 +307,16 @@ order, over failures of nodes and changes of the leader, until interrupted. With
 			if after >= 0 && cmd.Flags().Changed("last") {
 				return usagef("give --after or --last, not both")
 			}
-			ctx := cmd.Context()
-			c, err := a.connect(ctx)
+			c, err := a.connect(cmd.Context())
 			if err != nil {
 				return err
 			}
 			defer c.Close()
-			p := entryPrinter{a: a}
-			from := uint64(after + 1)
-			if after < 0 {
-				if from, err = a.lastEntries(ctx, r.of(c), filter, last, &p); err != nil {
-					return err
-				}
+			err = a.tail(cmd.Context(), r.of(c), client.WatchQuery{Filter: filter, From: uint64(after + 1)}, after < 0, last)
+			if cmd.Context().Err() != nil {
+				return nil // to be interrupted is how it ends
 			}
-			for e, err := range r.of(c).Watch(ctx, client.WatchQuery{Filter: filter, From: from}) {
-				if ctx.Err() != nil {
-					return nil // to be interrupted is how it ends
-				}
-				if err != nil {
-					return err
-				}
-				if err := p.print(&e); err != nil {
-					return err
-				}
-			}
-			return nil
+			return err
 		},
 	}
 	r.register(cmd)
@@ -340,6 +326,26 @@ order, over failures of nodes and changes of the leader, until interrupted. With
 	flags.Uint64VarP(&last, "last", "n", 10, "begin with this many of the newest entries")
 	operands(cmd, "after", "last")
 	return cmd
+}
+
+// tail prints entries until ctx ends: from the query's first on, or the newest
+// ones and what follows them.
+func (a *app) tail(ctx context.Context, r client.Reader, q client.WatchQuery, newest bool, last uint64) (err error) {
+	p := entryPrinter{a: a}
+	if newest {
+		if q.From, err = a.lastEntries(ctx, r, q.Filter, last, &p); err != nil {
+			return err
+		}
+	}
+	for e, err := range r.Watch(ctx, q) {
+		if err != nil {
+			return err
+		}
+		if err := p.print(&e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // lastEntries prints the newest entries and returns where to go on from.

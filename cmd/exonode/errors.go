@@ -47,7 +47,6 @@ var codes = []struct {
 	{ledger.ErrLocked, "data_in_use"},
 	{syscall.EADDRINUSE, "address_in_use"},
 	{node.ErrConfig, "configuration"},
-	{context.Canceled, "interrupted"},
 	{context.DeadlineExceeded, "timeout"},
 }
 
@@ -59,7 +58,7 @@ func codeOf(err error) string {
 	var inconsistent *client.InconsistentError
 	var usage *usageError
 	switch {
-	case errors.As(err, &incomplete) && errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled):
 		return "interrupted"
 	case errors.As(err, &incomplete):
 		return string(api.UnknownOutcome)
@@ -117,8 +116,8 @@ func problem(err error) (text, hint string) {
 		return fmt.Sprintf("line %d: %s", line.Line, text), hint
 	}
 	var incomplete *client.IncompleteError
-	if err == context.Canceled { // alone, its text says nothing to people
-		return "interrupted", ""
+	if errors.Is(err, context.Canceled) && !errors.As(err, &incomplete) {
+		return "stopped before it was done", ""
 	}
 	e, ok := errors.AsType[*api.Error](err)
 	if !ok || errors.As(err, &incomplete) {

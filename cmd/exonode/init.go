@@ -3,8 +3,10 @@ package main
 import (
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 
@@ -35,7 +37,7 @@ can join, so treat it as a secret.`,
 				return err
 			}
 			if err := node.CreateClusterFile(out, c); err != nil {
-				if os.IsExist(err) {
+				if errors.Is(err, fs.ErrExist) {
 					return fmt.Errorf("%s exists already: choose another file with --out, since a cluster file is never replaced", out)
 				}
 				return err

@@ -56,9 +56,9 @@ type memberView struct {
 	// its own word.
 	Answers bool    `json:"answers"`
 	State   string  `json:"state,omitempty"`
-	Applied *uint64 `json:"applied,omitempty"`
-	Lag     *uint64 `json:"lag,omitempty"`
+	Applied *uint64 `json:"applied_index,omitempty"`
 	Size    *uint64 `json:"entries,omitempty"`
+	Lag     *uint64 `json:"lag,omitempty"`
 }
 
 func newMemberView(m client.Member) memberView {
@@ -73,8 +73,8 @@ func (a *app) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show the cluster: leader, members, lag, head",
 		Long: `Show the cluster as the first node of --addr that answers sees it. Each member is
-also asked for its own state; one that does not answer within two seconds shows a
-dash. LAG is in entries of raft's log, behind the commit index.`,
+also asked for its own state; one that does not answer within two seconds shows
+dashes. LAG is how many entries it has less than the one that has most.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v, err := a.clusterStatus(cmd)
@@ -106,15 +106,15 @@ func (a *app) clusterStatus(cmd *cobra.Command) (*clusterView, error) {
 	if s.CatchUp != nil {
 		v.CatchUp = &catchUpView{s.CatchUp.Have, s.CatchUp.Want}
 	}
-	commit := s.CommitIndex
+	most := s.Head.Size
 	for _, m := range v.Members {
-		if m.Applied != nil {
-			commit = max(commit, *m.Applied)
+		if m.Size != nil {
+			most = max(most, *m.Size)
 		}
 	}
 	for i := range v.Members {
-		if applied := v.Members[i].Applied; applied != nil {
-			v.Members[i].Lag = new(commit - *applied)
+		if size := v.Members[i].Size; size != nil {
+			v.Members[i].Lag = new(most - *size)
 		}
 	}
 	return v, nil
@@ -177,15 +177,15 @@ func (v *clusterView) print(w io.Writer) error {
 }
 
 func printMembers(w io.Writer, members []memberView) error {
-	rows := [][]string{{"NAME", "ID", "ROLE", "GOSSIP", "STATE", "APPLIED", "LAG", "ENTRIES", "API", "PEER"}}
+	rows := [][]string{{"NAME", "ID", "ROLE", "GOSSIP", "STATE", "APPLIED", "ENTRIES", "LAG", "API", "PEER"}}
 	for _, m := range members {
 		role := m.Suffrage
 		if m.Leader {
 			role = "leader"
 		}
 		rows = append(rows, []string{
-			orDash(m.Name), m.ID, role, orDash(m.Gossip), orDash(m.State), numberOrDash(m.Applied), numberOrDash(m.Lag),
-			numberOrDash(m.Size), orDash(m.APIAddr), orDash(m.PeerAddr),
+			orDash(m.Name), m.ID, role, orDash(m.Gossip), orDash(m.State), numberOrDash(m.Applied), numberOrDash(m.Size),
+			numberOrDash(m.Lag), orDash(m.APIAddr), orDash(m.PeerAddr),
 		})
 	}
 	return table(w, rows)

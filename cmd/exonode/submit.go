@@ -12,6 +12,7 @@ import (
 
 	"github.com/exonode/exonode/api"
 	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/chain/view"
 	"github.com/exonode/exonode/client"
 )
 
@@ -200,14 +201,14 @@ type ackView struct {
 
 func newAckView(ack client.Ack) ackView {
 	v := ackView{
-		Outcome: "sealed", Sequence: ack.Sequence, Hash: ack.Hash, Time: api.FormatTime(ack.Time),
+		Outcome: "sealed", Sequence: ack.Sequence, Hash: ack.Hash, Time: view.Time(ack.Time),
 		Workspace: ack.Key.Workspace, Source: ack.Key.Source, ID: ack.Key.ID,
 	}
 	if ack.Duplicate {
 		v.Outcome = "duplicate"
 	}
 	if ack.Verdict != nil {
-		v.Verdict = api.NewVerdictJSON(ack.Verdict)
+		v.Verdict = view.NewVerdict(ack.Verdict)
 	}
 	return v
 }

@@ -36,6 +36,12 @@ type handed struct {
 	id   string
 }
 
+// refusedLine is a line that is not in the chain, as it is printed.
+type refusedLine struct {
+	Line  uint64    `json:"line"`
+	Error errorView `json:"error"`
+}
+
 // linesResult is the summary of a run.
 type linesResult struct {
 	Run        string  `json:"run"`
@@ -202,7 +208,7 @@ func (r *linesRun) refuse(line uint64, err error) {
 	r.bar.aside(func() {
 		if r.a.output == "json" {
 			// A failure to print shows at the summary.
-			_ = r.a.emitLine(map[string]any{"line": line, "error": newErrorView(err)})
+			_ = r.a.emitLine(refusedLine{line, newErrorView(err)})
 			return
 		}
 		text, hint := problem(err)

@@ -11,9 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/exonode/exonode/api"
 	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/chain/export"
+	"github.com/exonode/exonode/chain/view"
 	"github.com/exonode/exonode/fsm"
 	"github.com/exonode/exonode/ledger"
 )
@@ -226,7 +226,7 @@ func (a *app) verify(ctx context.Context, t *target) *verification {
 	v.Size, v.Hash, v.Root = report.Head.Size, report.Head.Hash, report.Root
 	v.Redacted, v.Tiles = report.Redacted, report.Tiles
 	if v.Size > 0 {
-		v.Time = api.FormatTime(report.Head.Time)
+		v.Time = view.Time(report.Head.Time)
 	}
 	checked := replay.Report()
 	v.Verdicts, v.Unknown = checked.Verdicts, checked.Unknown

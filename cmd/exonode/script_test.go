@@ -1,0 +1,276 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/exonode/exonode/node"
+	"github.com/exonode/exonode/server"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"exonode": main})
+}
+
+// TestScripts runs the program as people do, against real nodes that run in the
+// test's own process.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("XDG_CONFIG_HOME", filepath.Join(env.WorkDir, "xdg"))
+			nodes := &scriptNodes{running: map[string]*scriptNode{}}
+			env.Values[nodesKey{}] = nodes
+			env.Defer(func() { nodes.stopAll() })
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"node":   startNode,
+			"stop":   stopNode,
+			"listen": listen,
+			"lines":  writeLines,
+			"damage": damage,
+			"flip":   flip,
+			"status": wantStatus,
+			"tail":   tail,
+		},
+	})
+}
+
+type nodesKey struct{}
+
+// scriptNodes are the nodes of one script.
+type scriptNodes struct {
+	mu      sync.Mutex // guards running
+	running map[string]*scriptNode
+}
+
+type scriptNode struct {
+	cancel context.CancelFunc
+	done   chan error
+}
+
+func (n *scriptNode) stop() error {
+	n.cancel()
+	return <-n.done
+}
+
+func (s *scriptNodes) stopAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.running {
+		_ = n.stop() // the script has ended
+	}
+	s.running = nil
+}
+
+// startNode is `node NAME CLUSTER [SEED]`: it starts a node with data directory
+// NAME and returns once it serves, with EXONODE_ADDR set to its API (the first
+// node's) and NAME_api and NAME_peer to its addresses. Without a seed it forms a
+// cluster alone.
+func startNode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: node NAME CLUSTER [SEED]")
+	}
+	name := args[0]
+	cluster, err := node.LoadClusterFile(ts.MkAbs(args[1]))
+	ts.Check(err)
+	cfg := node.Config{
+		DataDir: ts.MkAbs(name), Cluster: cluster, Name: name, Version: "test",
+		Listen:    node.Listen{Peer: freeAddr(ts), Gossip: "127.0.0.1:0"},
+		Discovery: node.Discovery{Expect: 1},
+		API:       node.API{Listen: "127.0.0.1:0"},
+		Timing:    node.Loopback(),
+		Logger:    slog.New(slog.NewTextHandler(nodeLog(), nil)),
+		Fatal:     func(err error) { panic(err) },
+	}
+	if len(args) == 3 {
+		cfg.Discovery = node.Discovery{Seeds: args[2:]}
+	}
+	n, err := node.New(cfg)
+	ts.Check(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	run := &scriptNode{cancel: cancel, done: make(chan error, 1)}
+	go func() { run.done <- n.Run(ctx) }()
+	nodes := ts.Value(nodesKey{}).(*scriptNodes)
+	nodes.mu.Lock()
+	nodes.running[name] = run
+	nodes.mu.Unlock()
+	ready, stop := context.WithTimeout(ctx, time.Minute)
+	defer stop()
+	_, err = n.Await(ready, server.Consistency{Level: server.Linearizable})
+	ts.Check(err)
+	if ts.Getenv("EXONODE_ADDR") == "" {
+		ts.Setenv("EXONODE_ADDR", n.APIAddr())
+	}
+	ts.Setenv(name+"_api", n.APIAddr())
+	ts.Setenv(name+"_peer", cfg.Listen.Peer)
+	ts.Setenv(name+"_id", n.NodeID())
+}
+
+func nodeLog() io.Writer {
+	if testing.Verbose() {
+		return os.Stderr
+	}
+	return io.Discard
+}
+
+func freeAddr(ts *testscript.TestScript) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Check(l.Close())
+	return l.Addr().String()
+}
+
+// stopNode is `stop NAME`; it returns once the node is down.
+func stopNode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: stop NAME")
+	}
+	nodes := ts.Value(nodesKey{}).(*scriptNodes)
+	nodes.mu.Lock()
+	n := nodes.running[args[0]]
+	delete(nodes.running, args[0])
+	nodes.mu.Unlock()
+	if n == nil {
+		ts.Fatalf("no node %s runs", args[0])
+	}
+	ts.Check(n.stop())
+}
+
+// listen is `listen NAME`: it occupies a TCP port for the rest of the script and
+// sets NAME to its address.
+func listen(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { l.Close() })
+	ts.Setenv(args[0], l.Addr().String())
+}
+
+// writeLines is `lines FILE N`: events without ids, as JSON lines.
+func writeLines(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `{"kind":"agent.exit","data":{"agent_id":"a%d","pid":%d,"exit_code":0}}`+"\n", i, i+1)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(b.String()), 0o600))
+}
+
+// damage is `damage DIR TABLE NUMBER`: it flips a bit in the middle of a row of a
+// stopped node's ledger, behind the back of the store's checksums. TABLE is
+// header, envelope or tile (of level 0); NUMBER is the sequence or index.
+func damage(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.ParseUint(args[2], 10, 64)
+	ts.Check(err)
+	// The layout of keys stands in package ledger's documentation.
+	prefix := map[string]string{"header": "h", "envelope": "e", "tile": "t\x00"}[args[1]]
+	key := []byte(prefix)
+	for shift := 56; shift >= 0; shift -= 8 {
+		key = append(key, byte(n>>shift))
+	}
+	db, err := pebble.Open(filepath.Join(ts.MkAbs(args[0]), "ledger", "db"), &pebble.Options{FormatMajorVersion: pebble.FormatTableFormatV6, Logger: quiet{}})
+	ts.Check(err)
+	value, closer, err := db.Get(key)
+	ts.Check(err)
+	changed := append([]byte(nil), value...)
+	ts.Check(closer.Close())
+	changed[len(changed)/2] ^= 1
+	ts.Check(db.Set(key, changed, pebble.Sync))
+	ts.Check(db.Close())
+}
+
+// flip is `flip DIR`: it flips a bit in the middle of the largest table file of a
+// stopped node's ledger.
+func flip(ts *testscript.TestScript, _ bool, args []string) {
+	files, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "ledger", "db", "*.sst"))
+	ts.Check(err)
+	var largest string
+	var content []byte
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		ts.Check(err)
+		if len(b) > len(content) {
+			largest, content = f, b
+		}
+	}
+	if largest == "" {
+		ts.Fatalf("no tables in %s", args[0])
+	}
+	content[len(content)/2] ^= 1
+	ts.Check(os.WriteFile(largest, content, 0o600))
+}
+
+// wantStatus is `status N COMMAND…`: the command must exit with status N.
+func wantStatus(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	got := 0
+	var exit interface{ ExitCode() int }
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if fmt.Sprint(got) != args[0] {
+		ts.Fatalf("exit status %d, want %s", got, args[0])
+	}
+}
+
+// tail is `tail FLAGS…`: it follows in this process, submits an event once the
+// newest entry was printed, interrupts once the new one is, and wants success.
+func tail(ts *testscript.TestScript, _ bool, args []string) {
+	addr := "--addr=" + ts.Getenv("EXONODE_ADDR")
+	ctx, interrupt := context.WithCancel(context.Background())
+	defer interrupt()
+	out, in := io.Pipe()
+	var complaints bytes.Buffer
+	status := make(chan int, 1)
+	go func() {
+		status <- run(ctx, append([]string{"tail", addr, "-n", "1", "-o", "json"}, args...), nil, in, &complaints)
+		in.Close()
+	}()
+	const id = "after-tail-began"
+	printed := bufio.NewScanner(out)
+	for n := 0; printed.Scan(); n++ {
+		if n == 0 {
+			if code := run(ctx, []string{"submit", addr, "--kind", "app.note", "--id", id}, nil, io.Discard, &complaints); code != 0 {
+				ts.Fatalf("submit: status %d: %s", code, complaints.String())
+			}
+		}
+		if strings.Contains(printed.Text(), id) {
+			interrupt()
+			break
+		}
+	}
+	_, _ = io.Copy(io.Discard, out) // until tail has ended
+	if code := <-status; code != 0 || ctx.Err() == nil {
+		ts.Fatalf("status %d: %s", code, complaints.String())
+	}
+}
+
+// quiet drops what Pebble logs.
+type quiet struct{}
+
+func (quiet) Infof(string, ...any)           {}
+func (quiet) Errorf(string, ...any)          {}
+func (quiet) Fatalf(format string, a ...any) { panic(fmt.Sprintf(format, a...)) }
