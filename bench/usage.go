@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// ProcessUse is what a process used from its start to the end of the cells.
+// ProcessUse is what a process used until the end of the cells: a node from its
+// start, this process from when the cluster ran.
 type ProcessUse struct {
 	Name   string `json:"name"`
 	Leader bool   `json:"leader"`
@@ -28,9 +29,19 @@ type ProcessUse struct {
 type process struct {
 	name, api string
 	pid       int
+	// cpuBefore and writtenBefore are what it had used when the cells began:
+	// this process has measured the limits by then.
+	cpuBefore     time.Duration
+	writtenBefore uint64
 }
 
-func newProcess(name, api string, pid int) *process { return &process{name, api, pid} }
+func newProcess(name, api string, pid int) *process {
+	p := &process{name: name, api: api, pid: pid}
+	if pid == os.Getpid() {
+		p.cpuBefore, p.writtenBefore = p.cpu(), procFile(pid, "io")["write_bytes"]
+	}
+	return p
+}
 
 // ticksPerSecond is USER_HZ, the unit of times in /proc: 100 on every platform
 // that Go runs on.
@@ -55,8 +66,8 @@ func (p *process) cpu() time.Duration {
 func (p *process) use(leader string) ProcessUse {
 	status, io := procFile(p.pid, "status"), procFile(p.pid, "io")
 	return ProcessUse{
-		Name: p.name, Leader: p.api != "" && p.api == leader, CPUSeconds: p.cpu().Seconds(),
-		Resident: status["VmRSS"] << 10, Peak: status["VmHWM"] << 10, Written: io["write_bytes"],
+		Name: p.name, Leader: p.api != "" && p.api == leader, CPUSeconds: (p.cpu() - p.cpuBefore).Seconds(),
+		Resident: status["VmRSS"] << 10, Peak: status["VmHWM"] << 10, Written: io["write_bytes"] - p.writtenBefore,
 	}
 }
 
