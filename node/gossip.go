@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -202,6 +203,8 @@ func (n *Node) describe(m *server.Member) {
 		if g.NodeID == m.NodeID {
 			m.Gossip, m.Version = string(g.State), g.Meta.Version
 			m.PeerAddr, m.APIAddr = g.Meta.PeerAddr, g.Meta.APIAddr
+			// What is on record may be from before the name was known.
+			m.Name = cmp.Or(g.Meta.Name, m.Name)
 		}
 	}
 }
