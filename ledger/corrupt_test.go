@@ -180,7 +180,7 @@ func TestVerifyFindsFlippedBytes(t *testing.T) {
 		}
 		name := fmt.Sprintf("ledger/db/%06d.sst", file.number)
 		size := fileSize(t, disk, name)
-		for range 12 {
+		for range 6 {
 			// Rows come first in a file; what follows them (index,
 			// filter, properties) is not the chain's.
 			offset := rng.Int64N(size * 2 / 3)
@@ -219,7 +219,7 @@ func TestFlipAnywhere(t *testing.T) {
 		}
 		name = "ledger/db/" + name
 		size := fileSize(t, disk, name)
-		for range 8 {
+		for range 2 {
 			if size == 0 {
 				break
 			}
@@ -336,7 +336,7 @@ func TestVerifyFindsDamagedLog(t *testing.T) {
 		t.Fatalf("undamaged, log of %d bytes: %v", used, err)
 	}
 	var refused, found int
-	for range 150 {
+	for range 50 {
 		damaged := killed.CrashClone(vfs.CrashCloneCfg{})
 		offset := rng.Int64N(used - 100)
 		flipByte(t, damaged, name, offset)
