@@ -136,5 +136,6 @@ func (m *members) others() []string {
 	}
 	m.mu.RUnlock()
 	delete(ids, m.self)
+	maps.DeleteFunc(ids, func(id string, _ bool) bool { return m.Removed(id) })
 	return slices.Sorted(maps.Keys(ids))
 }

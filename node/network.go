@@ -129,6 +129,7 @@ func (n *Node) bootNetwork(ctx context.Context, run func(string, func(context.Co
 	run("membership", n.runMembership)
 	run("pins", n.runPins)
 	run("rechecks", n.runRechecks)
+	run("standing", n.runStanding)
 	run("installs", n.runInstalls)
 	run("leadership", n.runLeadership)
 	run("outbox", func(ctx context.Context) error { return n.witness.drain(ctx, n.pipeline) })

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -79,7 +80,9 @@ type Node struct {
 
 	// leave is closed by Leave, once.
 	leave     chan struct{}
-	leaveOnce onceError
+	leaveOnce sync.Once
+	// leaving counts calls of Leave at work or done: they stop the node.
+	leaving atomic.Int32
 	// refresh asks for newer pins, reinstall for a restart of raft.
 	refresh, reinstall chan struct{}
 	// configIndex is the raft index of the last configuration applied;

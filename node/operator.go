@@ -27,17 +27,6 @@ const (
 	methodStats  = "stats"
 )
 
-// onceError runs a function once and keeps its error.
-type onceError struct {
-	once sync.Once
-	err  error
-}
-
-func (o *onceError) do(f func() error) error {
-	o.once.Do(func() { o.err = f() })
-	return o.err
-}
-
 // Submit implements server.Writer.
 func (n *Node) Submit(ctx context.Context, caller server.Caller, events []chain.Event) (server.Pending, error) {
 	return n.pipeline.Submit(ctx, caller, events)
@@ -156,6 +145,9 @@ func (n *Node) admit(ctx context.Context, m membership.Member) error {
 func (n *Node) remove(ctx context.Context, r membership.Removal) error {
 	l := &n.leadership
 	if _, ok := n.members.server(r.NodeID); !ok {
+		if n.members.removed(r.NodeID) {
+			return nil // by an earlier attempt of the caller
+		}
 		return fmt.Errorf("%w: node %s is not a member", membership.ErrRefused, r.NodeID)
 	}
 	l.mu.Lock()
@@ -216,6 +208,9 @@ func (n *Node) Remove(ctx context.Context, nodeID string) error {
 func (n *Node) removeNode(ctx context.Context, r membership.Removal) error {
 	for {
 		err := n.ask(ctx, methodRemove, r, func(ctx context.Context) error { return n.remove(ctx, r) })
+		if err != nil && r.NodeID == n.identity.NodeID() && (errors.Is(err, transport.ErrRemoved) || n.expelled(ctx)) {
+			return nil // the leader's answer went with our connections
+		}
 		// A leader that is to go hands over first; the next one goes on.
 		if err == nil || !errors.Is(err, membership.ErrUnavailable) || !sleep(ctx, 100*time.Millisecond) {
 			return err
@@ -225,13 +220,13 @@ func (n *Node) removeNode(ctx context.Context, r membership.Removal) error {
 
 // Leave implements server.Operator.
 func (n *Node) Leave(ctx context.Context) error {
-	return n.leaveOnce.do(func() error {
-		if err := n.removeNode(ctx, membership.Removal{NodeID: n.identity.NodeID(), Reason: "leave"}); err != nil {
-			return apiError(err)
-		}
-		close(n.leave)
-		return nil
-	})
+	n.leaving.Add(1)
+	if err := n.removeNode(ctx, membership.Removal{NodeID: n.identity.NodeID(), Reason: "leave"}); err != nil {
+		n.leaving.Add(-1)
+		return apiError(err)
+	}
+	n.leaveOnce.Do(func() { close(n.leave) })
+	return nil
 }
 
 // Transfer implements server.Operator.
