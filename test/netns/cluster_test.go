@@ -5,12 +5,10 @@ package netns_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -61,7 +59,7 @@ func newCluster(ctx context.Context, t *testing.T, n *netns.Net) *cluster {
 	t.Helper()
 	c := &cluster{t: t, net: n, dir: t.TempDir()}
 	c.file = filepath.Join(c.dir, "cluster.json")
-	out, err := exec.CommandContext(ctx, binary, "init", "--out", c.file, "--environment", "development").CombinedOutput()
+	out, err := exec.CommandContext(ctx, program, "init", "--out", c.file, "--environment", "development").CombinedOutput()
 	if err != nil {
 		t.Fatalf("exonode init: %v: %s", err, out)
 	}
@@ -402,12 +400,10 @@ func (n *nodeAt) lookedUp(ctx context.Context, key chain.Key) *client.Entry {
 	return l.Entry
 }
 
-// copyDir copies a stopped node's data directory.
-func copyDir(t *testing.T, from, to string) {
+// copyDir copies a stopped node's data directory, with its permissions.
+func copyDir(ctx context.Context, t *testing.T, from, to string) {
 	t.Helper()
-	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
-		t.Fatal(err)
+	if out, err := exec.CommandContext(ctx, "cp", "-a", from, to).CombinedOutput(); err != nil {
+		t.Fatalf("copy %s: %v: %s", from, err, out)
 	}
 }
-
-var errNotYet = errors.New("not yet")

@@ -15,8 +15,8 @@ import (
 	"github.com/exonode/exonode/test/netns"
 )
 
-// binary is the exonode under test, built once by TestMain.
-var binary string
+// program is the exonode under test, built once by TestMain.
+var program string
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -32,8 +32,8 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "exonode")
-	build := exec.Command("go", "build", "-o", binary, "github.com/exonode/exonode/cmd/exonode")
+	program = filepath.Join(dir, "exonode")
+	build := exec.Command("go", "build", "-o", program, "github.com/exonode/exonode/cmd/exonode")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build exonode: %v\n%s", err, out)

@@ -33,7 +33,7 @@ type process struct {
 // at the latest.
 func (c *cluster) start(host, name string, args ...string) *process {
 	c.t.Helper()
-	cmd, err := c.net.Exec(context.Background(), host, append([]string{binary}, args...)...)
+	cmd, err := c.net.Exec(context.Background(), host, append([]string{program}, args...)...)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -153,21 +153,30 @@ func (l *logBook) length() int {
 	return len(l.lines)
 }
 
-func (l *logBook) await(ctx context.Context, after int, words []string) (int, error) {
-	for i := after; ; {
-		l.mu.Lock()
-		more, ended := l.more, l.ended
-		for ; i < len(l.lines); i++ {
-			line := l.lines[i]
-			if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
-				l.mu.Unlock()
-				return i, nil
-			}
+// find looks for a line with all the words among those written so far.
+func (l *logBook) find(after int, words ...string) (int, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := after; i < len(l.lines); i++ {
+		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(l.lines[i], w) }) {
+			return i, true
 		}
+	}
+	return 0, false
+}
+
+func (l *logBook) await(ctx context.Context, after int, words []string) (int, error) {
+	for {
+		l.mu.Lock()
+		more, ended, next := l.more, l.ended, len(l.lines)
 		l.mu.Unlock()
+		if i, ok := l.find(after, words...); ok {
+			return i, nil
+		}
 		if ended {
 			return 0, errors.New("it ended")
 		}
+		after = max(after, next)
 		select {
 		case <-more:
 		case <-ctx.Done():
