@@ -132,7 +132,7 @@ func (c *cluster) newClient(i int) *client.Client {
 	cl, err := client.New(client.Config{
 		Addresses: append(slices.Clone(addrs[i:]), addrs[:i]...),
 		// A paused node answers nothing; writers are to go on elsewhere.
-		Stall:    2 * time.Second,
+		Stall:    time.Second,
 		RetryFor: patience,
 	})
 	must(c.t, err)
