@@ -169,13 +169,7 @@ func matcher(f chain.Filter) func(*chain.Header) bool {
 	if f == (chain.Filter{}) {
 		return nil
 	}
-	prefix, isPrefix := strings.CutSuffix(f.Kind, "*")
-	return func(h *chain.Header) bool {
-		return (f.Workspace == "" || h.Workspace == f.Workspace) &&
-			(f.Source == "" || h.Source == f.Source) &&
-			(f.Principal == "" || h.Principal == f.Principal) &&
-			(f.Kind == "" || h.Kind == f.Kind || isPrefix && strings.HasPrefix(h.Kind, prefix))
-	}
+	return f.Match
 }
 
 // next returns the next matching entries; none at the end.
