@@ -28,26 +28,29 @@ func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(fo
 var errSilent = errors.New("failed")
 
 // codes name errors for programs, beside the API's own codes; the first that
-// fits counts.
+// fits counts. hint, where not "", says what to do; other texts say so themselves.
 var codes = []struct {
-	err  error
-	code string
+	err        error
+	code, hint string
 }{
-	{node.ErrForeignData, "foreign_data"},
-	{node.ErrNewerData, "newer_data"},
-	{node.ErrOtherCluster, "other_cluster"},
-	{node.ErrDataInUse, "data_in_use"},
-	{node.ErrDataAccess, "data_access"},
-	{node.ErrClusterFile, "cluster_file"},
-	{membership.ErrHasState, "has_state"},
-	{raftstore.ErrBackend, "raft_log_backend"},
-	{ledger.ErrNotExist, "no_ledger"},
-	{ledger.ErrForeign, "foreign_data"},
-	{ledger.ErrNewer, "newer_data"},
-	{ledger.ErrLocked, "data_in_use"},
-	{syscall.EADDRINUSE, "address_in_use"},
-	{node.ErrConfig, "configuration"},
-	{context.DeadlineExceeded, "timeout"},
+	{node.ErrForeignData, "foreign_data", ""},
+	{node.ErrNewerData, "newer_data", ""},
+	{node.ErrOtherCluster, "other_cluster", ""},
+	{node.ErrDataInUse, "data_in_use", ""},
+	{node.ErrDataAccess, "data_access", ""},
+	{node.ErrClusterFile, "cluster_file", ""},
+	{membership.ErrWrongSecret, "wrong_secret", "the cluster file is of this cluster, but its secret is not: copy the file again from a node that is in the cluster"},
+	{membership.ErrForeignCluster, "other_cluster", "the seeds belong to another cluster: correct --seeds, or use that cluster's file"},
+	{membership.ErrRemoved, "removed", "a removed node does not come back: to use the machine again, empty its data directory and join as a new node"},
+	{membership.ErrHasState, "has_state", ""},
+	{raftstore.ErrBackend, "raft_log_backend", ""},
+	{ledger.ErrNotExist, "no_ledger", ""},
+	{ledger.ErrForeign, "foreign_data", ""},
+	{ledger.ErrNewer, "newer_data", ""},
+	{ledger.ErrLocked, "data_in_use", ""},
+	{syscall.EADDRINUSE, "address_in_use", "another process listens there: stop it, or choose another address (--peer-listen, --gossip-listen, --api-listen)"},
+	{node.ErrConfig, "configuration", ""},
+	{context.DeadlineExceeded, "timeout", ""},
 }
 
 // codeOf names an error for programs.
@@ -121,7 +124,13 @@ func problem(err error) (text, hint string) {
 	}
 	e, ok := errors.AsType[*api.Error](err)
 	if !ok || errors.As(err, &incomplete) {
-		return strings.TrimSpace(err.Error()), ""
+		for _, c := range codes {
+			if errors.Is(err, c.err) {
+				hint = c.hint
+				break
+			}
+		}
+		return strings.TrimSpace(err.Error()), hint
 	}
 	return e.Message, e.Hint
 }

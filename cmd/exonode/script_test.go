@@ -4,10 +4,17 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -44,14 +51,18 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"node":   startNode,
-			"stop":   stopNode,
-			"listen": listen,
-			"lines":  writeLines,
-			"damage": damage,
-			"flip":   flip,
-			"status": wantStatus,
-			"tail":   tail,
+			"node":      startNode,
+			"stop":      stopNode,
+			"listen":    listen,
+			"lines":     writeLines,
+			"big":       writeBig,
+			"secret":    swapSecret,
+			"authority": makeAuthority,
+			"damage":    damage,
+			"flip":      flip,
+			"status":    wantStatus,
+			"tail":      tail,
+			"interrupt": interruptSubmit,
 		},
 	})
 }
@@ -83,13 +94,13 @@ func (s *scriptNodes) stopAll() {
 	s.running = nil
 }
 
-// startNode is `node NAME CLUSTER [SEED]`: it starts a node with data directory
+// startNode is `node NAME CLUSTER [SEED | tls CERT KEY]`: it starts a node with data directory
 // NAME and returns once it serves, with EXONODE_ADDR set to its API (the first
 // node's) and NAME_api and NAME_peer to its addresses. Without a seed it forms a
 // cluster alone.
 func startNode(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 2 || len(args) > 3 {
-		ts.Fatalf("usage: node NAME CLUSTER [SEED]")
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: node NAME CLUSTER [SEED | tls CERT KEY]")
 	}
 	name := args[0]
 	cluster, err := node.LoadClusterFile(ts.MkAbs(args[1]))
@@ -103,8 +114,13 @@ func startNode(ts *testscript.TestScript, neg bool, args []string) {
 		Logger:    slog.New(slog.NewTextHandler(nodeLog(), nil)),
 		Fatal:     func(err error) { panic(err) },
 	}
-	if len(args) == 3 {
+	switch len(args) {
+	case 3:
 		cfg.Discovery = node.Discovery{Seeds: args[2:]}
+	case 5:
+		pair, err := tls.LoadX509KeyPair(ts.MkAbs(args[3]), ts.MkAbs(args[4]))
+		ts.Check(err)
+		cfg.API.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	}
 	n, err := node.New(cfg)
 	ts.Check(err)
@@ -175,6 +191,44 @@ func writeLines(ts *testscript.TestScript, _ bool, args []string) {
 		fmt.Fprintf(&b, `{"kind":"agent.exit","data":{"agent_id":"a%d","pid":%d,"exit_code":0}}`+"\n", i, i+1)
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(b.String()), 0o600))
+}
+
+// writeBig is `big FILE N`: a JSON object of N bytes.
+func writeBig(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	text := `{"x":"` + strings.Repeat("x", n-len(`{"x":""}`)) + `"}`
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
+}
+
+// swapSecret is `secret OUT OF WITH`: cluster file OF with the secret of WITH.
+func swapSecret(ts *testscript.TestScript, _ bool, args []string) {
+	of, err := node.LoadClusterFile(ts.MkAbs(args[1]))
+	ts.Check(err)
+	with, err := node.LoadClusterFile(ts.MkAbs(args[2]))
+	ts.Check(err)
+	out, err := node.NewClusterFile(with.Secret, of.Document)
+	ts.Check(err)
+	ts.Check(node.CreateClusterFile(ts.MkAbs(args[0]), out))
+}
+
+// makeAuthority is `authority CA CERT KEY`: a self-signed certificate for
+// 127.0.0.1, which is its own authority.
+func makeAuthority(ts *testscript.TestScript, _ bool, args []string) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ts.Check(err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	ts.Check(err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	ts.Check(err)
+	for i, block := range []*pem.Block{{Type: "CERTIFICATE", Bytes: cert}, {Type: "CERTIFICATE", Bytes: cert}, {Type: "PRIVATE KEY", Bytes: private}} {
+		ts.Check(os.WriteFile(ts.MkAbs(args[i]), pem.EncodeToMemory(block), 0o600))
+	}
 }
 
 // damage is `damage DIR TABLE NUMBER`: it flips a bit in the middle of a row of a
@@ -264,6 +318,34 @@ func tail(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	_, _ = io.Copy(io.Discard, out) // until tail has ended
 	if code := <-status; code != 0 || ctx.Err() == nil {
+		ts.Fatalf("status %d: %s", code, complaints.String())
+	}
+}
+
+// interruptSubmit is `interrupt FILE N FLAGS…`: it submits in this process, gives
+// the first N lines of the file on standard input, and interrupts while the input
+// is still open.
+func interruptSubmit(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	text := ts.ReadFile(args[0])
+	ctx, interrupt := context.WithCancel(context.Background())
+	defer interrupt()
+	in, lines := io.Pipe()
+	var complaints bytes.Buffer
+	status := make(chan int, 1)
+	go func() {
+		status <- run(ctx, append([]string{"submit", "--addr=" + ts.Getenv("EXONODE_ADDR")}, args[2:]...), in, io.Discard, &complaints)
+	}()
+	for line := range strings.Lines(text) {
+		if n--; n < 0 {
+			break
+		}
+		_, err := io.WriteString(lines, line)
+		ts.Check(err)
+	}
+	interrupt()
+	if code := <-status; code != exitFailure || !strings.Contains(complaints.String(), "(interrupted)") || !strings.Contains(complaints.String(), "goes on") {
 		ts.Fatalf("status %d: %s", code, complaints.String())
 	}
 }
