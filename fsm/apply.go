@@ -142,8 +142,12 @@ func (a *applier) batch(b *Batch) (*BatchResult, error) {
 		a.update.Entries = make([]Sealing, 0, len(b.Events))
 	}
 	r := &BatchResult{Results: make([]Result, len(b.Events))}
+	stored, err := a.findAll(b.Events)
+	if err != nil {
+		return nil, err
+	}
 	for i := range b.Events {
-		if err := a.event(b, &b.Events[i], &r.Results[i]); err != nil {
+		if err := a.event(b, &b.Events[i], stored[i], &r.Results[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -151,18 +155,19 @@ func (a *applier) batch(b *Batch) (*BatchResult, error) {
 	return r, nil
 }
 
-// event decides about one proposal. An error halts the node; what is wrong with
-// the proposal is in the result.
-func (a *applier) event(b *Batch, p *Proposal, r *Result) error {
+// event decides about one proposal, whose key stands in the store as stored
+// says. An error halts the node; what is wrong with the proposal is in the
+// result.
+func (a *applier) event(b *Batch, p *Proposal, stored Slot, r *Result) error {
 	if a.head.Size == 0 {
 		*r = Result{Status: Refused, Err: ErrNotBegun}
 		return nil
 	}
-	slot, known, err := a.find(p.Key())
-	if err != nil {
-		return err
+	slot := stored
+	if changed, ok := a.overlay[p.Key()]; ok {
+		slot = changed
 	}
-	if known {
+	if slot.State != 0 {
 		// Approvals join here: the event that its own granted request
 		// (verdict.Request == slot.Sequence) lets in is no duplicate.
 		return a.answerKnown(p, slot, r)
@@ -179,6 +184,7 @@ func (a *applier) event(b *Batch, p *Proposal, r *Result) error {
 	if p.Verdict != nil {
 		decision = p.Verdict.Decision
 	}
+	var err error
 	switch decision {
 	case chain.Deny:
 		err = a.deny(b, p)
@@ -221,16 +227,20 @@ func (a *applier) check(b *Batch, p *Proposal) error {
 	return nil
 }
 
-// find looks a key up in what this update changes, then in the store.
-func (a *applier) find(key chain.Key) (Slot, bool, error) {
-	if slot, ok := a.overlay[key]; ok {
-		return slot, true, nil
+// findAll returns where the keys of events stand in the store, all asked at
+// once: what this update changes of them is in the overlay. The slice is valid
+// until the next call.
+func (a *applier) findAll(events []Proposal) ([]Slot, error) {
+	f := a.f
+	f.keys, f.slots = slices.Grow(f.keys[:0], len(events)), slices.Grow(f.slots[:0], len(events))[:len(events)]
+	for i := range events {
+		f.keys = append(f.keys, events[i].Key())
 	}
-	slot, ok, err := a.f.cfg.Store.Find(key)
-	if err != nil {
-		return Slot{}, false, fmt.Errorf("find a key: %w", err)
+	defer clear(f.keys) // they hold on to the command's memory
+	if err := f.cfg.Store.FindAll(f.keys, f.slots); err != nil {
+		return nil, fmt.Errorf("find keys: %w", err)
 	}
-	return slot, ok, nil
+	return f.slots, nil
 }
 
 // record returns an entry of this update or of the store, as it is once what

@@ -25,9 +25,11 @@ func (b *bottomless) Meta() chain.Meta       { return b.meta }
 func (b *bottomless) State() ([]byte, error) { return b.state, nil }
 func (b *bottomless) Staged() chain.Head     { return b.meta.Head }
 
-func (b *bottomless) Find(k chain.Key) (chain.Slot, bool, error) {
-	s, ok := b.slots[k]
-	return s, ok, nil
+func (b *bottomless) FindAll(keys []chain.Key, slots []chain.Slot) error {
+	for i, k := range keys {
+		slots[i] = b.slots[k]
+	}
+	return nil
 }
 
 func (b *bottomless) Commit(u *chain.Update) error {

@@ -52,6 +52,9 @@ type FSM struct {
 	target *target
 	// overlay is empty between two ApplyBatches; it is kept for its memory.
 	overlay map[chain.Key]Slot
+	// keys and slots are findAll's, kept for their memory.
+	keys  []chain.Key
+	slots []Slot
 }
 
 var _ raft.BatchingFSM = (*FSM)(nil)

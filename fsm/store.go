@@ -15,8 +15,9 @@ type Store interface {
 	Meta() Meta
 	// State returns the encoded folded state as of Meta, nil if none.
 	State() ([]byte, error)
-	// Find returns where a key stands.
-	Find(chain.Key) (Slot, bool, error)
+	// FindAll sets slots[i] to where keys[i] stands, or to the zero Slot
+	// where it is not known. Both have the same length.
+	FindAll(keys []chain.Key, slots []Slot) error
 	// Record returns an entry below Meta().Head.Size.
 	Record(seq uint64) (chain.Record, error)
 	// Commit applies one Update atomically. Where it has entries, what is

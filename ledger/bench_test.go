@@ -80,6 +80,26 @@ func BenchmarkFindMiss(b *testing.B) {
 	}
 }
 
+// BenchmarkFindAllMiss asks for absent keys together, as a command's are.
+func BenchmarkFindAllMiss(b *testing.B) {
+	s := filled(b, 200_000)
+	for _, size := range []int{1, 16, 128} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			keys, slots := make([]chain.Key, size), make([]chain.Slot, size)
+			for n := 0; b.Loop(); {
+				for i := range keys {
+					n++
+					keys[i] = chain.Key{Workspace: "team-1", Source: "host-1/agent", ID: fmt.Sprintf("absent-%08d", n)}
+				}
+				if err := s.FindAll(keys, slots); err != nil || slots[0].State != 0 {
+					b.Fatal(slots[0], err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*size), "ns/key")
+		})
+	}
+}
+
 // BenchmarkFindHit asks for keys of entries, which reads and decodes a header.
 func BenchmarkFindHit(b *testing.B) {
 	s := filled(b, 200_000)

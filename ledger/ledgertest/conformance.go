@@ -17,6 +17,7 @@ type Store interface {
 	Meta() chain.Meta
 	State() ([]byte, error)
 	Find(chain.Key) (chain.Slot, bool, error)
+	FindAll(keys []chain.Key, slots []chain.Slot) error
 	Record(seq uint64) (chain.Record, error)
 	Commit(*chain.Update) error
 	Flush() error
@@ -358,6 +359,13 @@ func equalSlot(t *testing.T, s Store, m *Memory, key chain.Key) {
 	ok(t, err)
 	if want != got || found != gotFound {
 		t.Fatalf("Find(%v) = %v, %t, want %v, %t", key, got, gotFound, want, found)
+	}
+	absent := key
+	absent.ID += "-absent"
+	slots := []chain.Slot{{Sequence: 7}, {Sequence: 7}, {Sequence: 7}}
+	ok(t, s.FindAll([]chain.Key{absent, key, key}, slots))
+	if slots[0] != (chain.Slot{}) || slots[1] != want || slots[2] != want {
+		t.Fatalf("FindAll(absent, %v twice) = %v, want nothing and twice %v", key, slots, want)
 	}
 }
 

@@ -204,6 +204,16 @@ func (m *Memory) Find(key chain.Key) (slot chain.Slot, ok bool, err error) {
 	return slot, ok, err
 }
 
+// FindAll sets slots[i] to where keys[i] stands.
+func (m *Memory) FindAll(keys []chain.Key, slots []chain.Slot) error {
+	return m.read(OpFind, func() error {
+		for i, key := range keys {
+			slots[i] = m.slots[key]
+		}
+		return nil
+	})
+}
+
 // Record returns an entry.
 func (m *Memory) Record(seq uint64) (rec chain.Record, err error) {
 	err = m.read(OpRecord, func() error {
