@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"iter"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -97,6 +99,8 @@ type nodeAt struct {
 	data string
 	args []string
 	http *http.Client
+	// id is the node's id, once awaitReady saw it ready.
+	id string
 }
 
 // host makes a host; number n has address 10.77.0.n.
@@ -165,23 +169,46 @@ func (n *nodeAt) ready(ctx context.Context) error {
 	if !n.running() {
 		return fmt.Errorf("%s ended: %w", n.name, n.err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.host.At(apiPort)+"/readyz", nil)
+	_, err := n.get(ctx, "/readyz")
+	return err
+}
+
+// get asks the API over plain HTTP; every answer but 200 is an error.
+func (n *nodeAt) get(ctx context.Context, path string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.host.At(apiPort)+path, nil)
 	if err != nil {
-		return err
+		return "", err
 	}
 	res, err := n.http.Do(req)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer res.Body.Close()
-	var body bytes.Buffer
-	if _, err := body.ReadFrom(res.Body); err != nil {
-		return err
+	body, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", n.name, res.Status, bytes.TrimSpace(body))
 	}
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s: %s", n.name, res.Status, bytes.TrimSpace(body.Bytes()))
+	return string(body), err
+}
+
+// metric is the value of one of the node's metrics that has no labels.
+func (n *nodeAt) metric(ctx context.Context, name string) float64 {
+	n.c.t.Helper()
+	text, err := n.get(ctx, "/metrics")
+	if err != nil {
+		n.c.t.Fatal(err)
 	}
-	return nil
+	for line := range strings.Lines(text) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
+			v, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				n.c.t.Fatalf("metric %q: %v", line, err)
+			}
+			return v
+		}
+	}
+	n.c.t.Fatalf("%s has no metric %s", n.name, name)
+	return 0
 }
 
 // awaitReady waits until all nodes serve.
@@ -189,6 +216,7 @@ func awaitReady(ctx context.Context, t *testing.T, nodes ...*nodeAt) {
 	t.Helper()
 	for _, n := range nodes {
 		eventually(ctx, t, n.name+" is ready", n.ready)
+		n.id = n.mustStatus(ctx).NodeID
 	}
 }
 

@@ -12,9 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 )
 
 // process is one run of the binary on a host.
@@ -63,14 +61,6 @@ func (c *cluster) start(host, name string, args ...string) *process {
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill() // it may have ended by itself
 	<-p.done
-}
-
-// stop asks the process to end in order, and returns how it did.
-func (p *process) stop(ctx context.Context) error {
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		return err
-	}
-	return p.ended(ctx)
 }
 
 // ended waits for the process to end by itself.
@@ -184,6 +174,3 @@ func (l *logBook) await(ctx context.Context, after int, words []string) (int, er
 		}
 	}
 }
-
-// stopTimeout is how long a clean end may take.
-const stopTimeout = 15 * time.Second
