@@ -138,7 +138,7 @@ func (l *load) pump(ctx context.Context, c *client.Client, w int) error {
 func (b *bench) startLoad(ctx context.Context, l *load) (wait func() error, err error) {
 	var wg sync.WaitGroup
 	var writers []func() error
-	release := func() error { return nil }
+	var release func() error
 	if l.cell.Client == GoStream {
 		var clients []*client.Client
 		release = func() (err error) {

@@ -104,7 +104,7 @@ type heard struct {
 func newResponder(cfg MDNS, rand func() float64, log *slog.Logger) (*responder, error) {
 	switch {
 	case !validNodeID(cfg.NodeID):
-		return nil, fmt.Errorf("mdns: node id %q: want 1 to 128 letters, digits and -._:", cfg.NodeID)
+		return nil, fmt.Errorf("mdns: node id %q: want 1 to 128 of letters, digits, dash, dot, underscore and colon", cfg.NodeID)
 	case cfg.Port == 0:
 		return nil, errors.New("mdns: no port to announce")
 	}

@@ -24,9 +24,6 @@ type cursor struct {
 	seqs []uint64
 }
 
-// done reports whether there is nothing more to read or take.
-func (c *cursor) done() bool { return len(c.seqs) == 0 && c.exhausted() }
-
 func (c *cursor) exhausted() bool {
 	if c.reverse {
 		return c.pos <= c.end

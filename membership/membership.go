@@ -24,7 +24,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/exonode/exonode/chain"
@@ -62,11 +61,6 @@ func (m Member) validate() error {
 		return fmt.Errorf("gossip_addr: want at most %d bytes, got %d", maxAddr, len(m.GossipAddr))
 	}
 	return nil
-}
-
-// sortMembers orders by server id.
-func sortMembers(ms []Member) {
-	slices.SortFunc(ms, func(a, b Member) int { return strings.Compare(a.ServerID, b.ServerID) })
 }
 
 // hasServer reports whether a server id is among ms.

@@ -402,10 +402,10 @@ func TestInstallSnapshot(t *testing.T) {
 		reached bool
 		success bool
 	}{
-		"guard answers": {func(_ *raft.InstallSnapshotRequest, data io.Reader) (bool, io.Reader, *raft.InstallSnapshotResponse, error) {
+		"guard answers": {func(_ context.Context, _ *raft.InstallSnapshotRequest, data io.Reader) (bool, io.Reader, *raft.InstallSnapshotResponse, error) {
 			return true, nil, &raft.InstallSnapshotResponse{Term: 3, Success: true}, nil
 		}, false, true},
-		"guard replays": {func(_ *raft.InstallSnapshotRequest, data io.Reader) (bool, io.Reader, *raft.InstallSnapshotResponse, error) {
+		"guard replays": {func(_ context.Context, _ *raft.InstallSnapshotRequest, data io.Reader) (bool, io.Reader, *raft.InstallSnapshotResponse, error) {
 			b, err := io.ReadAll(data)
 			return false, bytes.NewReader(b), nil, err
 		}, true, true},

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -163,7 +164,9 @@ func (s *raftServer) install(req *raft.InstallSnapshotRequest, rpc raft.RPC, a a
 	data := &snapshotData{r: s.c.br, left: req.Size}
 	rpc.Reader = data
 	if guard := s.t.cfg.InstallGuard; guard != nil {
-		handled, replay, answer, err := guard(req, data)
+		ctx, cancel := context.WithTimeout(s.r.ctx, a.timeout*3/4)
+		handled, replay, answer, err := guard(ctx, req, data)
+		cancel()
 		if err == nil && ((handled && answer == nil) || (!handled && replay == nil)) {
 			err = errors.New("transport: install guard gave neither answer nor replay")
 		}

@@ -27,7 +27,6 @@ type outcomes struct{ dialer, acceptor error }
 // TestStrangersAreRefused: each stranger tries every class; none reaches a
 // handler or raft.
 func TestStrangersAreRefused(t *testing.T) {
-	type setup func(w *world, n *node) (stranger *node)
 	notMember := outcomes{transport.ErrNotMember, transport.ErrNotMember}
 	for _, tc := range []struct {
 		name   string
