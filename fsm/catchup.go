@@ -90,19 +90,19 @@ func (c *Catchup) Err() error {
 // about to be added to raft's configuration. It returns once that is done, or
 // another target came in between. Run does the work.
 func (c *Catchup) Prefetch(ctx context.Context, head chain.Head) error {
-	t := &target{head: head, ended: make(chan error, 1)}
+	t := &target{head: head, done: make(chan struct{})}
 	c.fsm.mu.Lock()
 	c.fsm.setTarget(t)
 	c.fsm.mu.Unlock()
 	select {
-	case err := <-t.ended:
-		return err
+	case <-t.done:
+		return t.err
 	case <-ctx.Done():
 	}
 	c.fsm.mu.Lock()
 	defer c.fsm.mu.Unlock()
 	if c.fsm.target == t {
-		c.fsm.target = nil
+		c.fsm.endTarget(ctx.Err())
 	}
 	return ctx.Err()
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -480,4 +481,47 @@ func TestStageThatFailsHalts(t *testing.T) {
 			t.Errorf("%s: %v, fatal %v", op, err, r.fatal)
 		}
 	}
+}
+
+// A leader's request waits for what is being fetched, as long as it may.
+func TestAdmitWithin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		leader, h := begun(t, gates.Development)
+		grow(leader, h, 50)
+		r := newReplica(t, ledgertest.NewMemory())
+		r.fetcher.peer = leader.store
+		r.fetcher.dieAfter = 20
+		request := fsm.Install{LastLogIndex: h.index, LastLogTerm: 1, Manifest: leader.snapshot()}
+		short, stop := context.WithTimeout(testContext, time.Second)
+		defer stop()
+		var catching *fsm.CatchingUp
+		if got, err := r.AdmitWithin(short, request); got != fsm.NotReady || !errors.As(err, &catching) || short.Err() == nil {
+			t.Fatalf("nobody fetches: %v, %v, %v", got, err, short.Err())
+		}
+		ctx, cancel := context.WithCancel(testContext)
+		ran := make(chan error, 1)
+		go func() { ran <- r.catchup.Run(ctx) }()
+		if got, err := r.AdmitWithin(ctx, request); got != fsm.ReadyToInstall {
+			t.Fatalf("%v, %v", got, err)
+		}
+		restore(t, r, leader, request.Manifest)
+		// Another leader's manifest in between ends the wait.
+		grow(leader, h, 50)
+		request = fsm.Install{LastLogIndex: h.index, LastLogTerm: 1, Manifest: leader.snapshot()}
+		cancel()
+		<-ran
+		first := make(chan error, 1)
+		go func() {
+			_, err := r.AdmitWithin(testContext, request)
+			first <- err
+		}()
+		synctest.Wait()
+		grow(leader, h, 5)
+		if got, err := install(r, leader.snapshot(), h.index); got != fsm.NotReady {
+			t.Fatalf("%v, %v", got, err)
+		}
+		if err := <-first; !errors.As(err, &catching) {
+			t.Fatalf("replaced: %v", err)
+		}
+	})
 }

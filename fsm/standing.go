@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 
@@ -174,13 +175,38 @@ func (f *FSM) admit(in *Install, m *Manifest) (Decision, error) {
 	return NotReady, f.refusal(m, standing)
 }
 
+// AdmitWithin is Admit, but waits until ctx ends for entries that are missing.
+// A leader that is told to try again waits longer with every attempt, and under
+// load comes with a newer manifest each time: to be ready before it goes is what
+// brings a node back.
+func (f *FSM) AdmitWithin(ctx context.Context, in Install) (Decision, error) {
+	decision, err := f.Admit(in)
+	var catching *CatchingUp
+	if !errors.As(err, &catching) {
+		return decision, err
+	}
+	f.mu.Lock()
+	t := f.target
+	f.mu.Unlock()
+	if t != nil {
+		select {
+		case <-t.done:
+		case <-ctx.Done():
+			return decision, err
+		}
+	}
+	return f.Admit(in)
+}
+
 // target is what catch-up works towards.
 type target struct {
 	head chain.Head
 	// manifest is nil for a prefetch, which knows the head alone.
 	manifest *Manifest
-	// ended is told once how a prefetch ended; it has room for that.
-	ended chan error
+	// done is closed when it is a target no more; err says why, and is nil
+	// where all is there.
+	done chan struct{}
+	err  error
 }
 
 // errReplaced says that another target took the place of a prefetch.
@@ -190,7 +216,7 @@ var errReplaced = errors.New("fsm: another target replaced the prefetch")
 func (f *FSM) aim(m *Manifest) {
 	c := *m
 	c.State = bytes.Clone(m.State)
-	f.setTarget(&target{head: m.Head, manifest: &c})
+	f.setTarget(&target{head: m.Head, manifest: &c, done: make(chan struct{})})
 }
 
 // setTarget replaces the target; f.mu is held.
@@ -205,8 +231,9 @@ func (f *FSM) setTarget(t *target) {
 
 // endTarget takes the target away; f.mu is held.
 func (f *FSM) endTarget(err error) {
-	if f.target != nil && f.target.ended != nil {
-		f.target.ended <- err
+	if t := f.target; t != nil {
+		t.err = err
+		close(t.done)
 	}
 	f.target = nil
 }

@@ -19,9 +19,9 @@ import (
 //   - What is applied already, or stands in the log with the same term, is
 //     answered here: raft would drop the log entries behind it, which may be
 //     acknowledged (raft.go:1965). Raft's paper keeps them, too (figure 13).
-//   - What is not fetched yet is fetched in the background, and the leader is
-//     told to try again.
-func (n *Node) guardInstall(req *raft.InstallSnapshotRequest, data io.Reader) (bool, io.Reader, *raft.InstallSnapshotResponse, error) {
+//   - What is not fetched yet is fetched in the background. The leader waits for
+//     as long as it can, and is told to try again then.
+func (n *Node) guardInstall(ctx context.Context, req *raft.InstallSnapshotRequest, data io.Reader) (bool, io.Reader, *raft.InstallSnapshotResponse, error) {
 	if req.Size > raftstore.MaxManifestSize {
 		return false, nil, nil, fmt.Errorf("manifest of %d bytes, limit %d", req.Size, raftstore.MaxManifestSize)
 	}
@@ -29,7 +29,7 @@ func (n *Node) guardInstall(req *raft.InstallSnapshotRequest, data io.Reader) (b
 	if err != nil {
 		return false, nil, nil, err
 	}
-	decision, err := n.fsm.Admit(fsm.Install{
+	decision, err := n.fsm.AdmitWithin(ctx, fsm.Install{
 		LastLogIndex: req.LastLogIndex, LastLogTerm: req.LastLogTerm, Manifest: b,
 		Holds: func(index, term uint64) bool {
 			var entry raft.Log

@@ -63,8 +63,8 @@ type Members interface {
 // snapshot's bytes (as many as req.Size). Where handled, resp is the answer and
 // raft never sees the request; otherwise raft gets replay, which must yield
 // all the bytes again. An error is answered to the leader, which tries again.
-// The guard may take its time: ctx ends with the session, or when what is left
-// until the leader gives up is what raft needs.
+// Once it has read data the guard may take its time: ctx ends with the session,
+// or when what is left until the leader gives up is what raft needs.
 type InstallGuard func(ctx context.Context, req *raft.InstallSnapshotRequest, data io.Reader) (handled bool, replay io.Reader, resp *raft.InstallSnapshotResponse, err error)
 
 // Config is what a Transport is made of. Identity, Listener, Members, Resolve,

@@ -2,6 +2,7 @@ package transport_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"slices"
@@ -409,10 +410,15 @@ func TestInstallSnapshot(t *testing.T) {
 			b, err := io.ReadAll(data)
 			return false, bytes.NewReader(b), nil, err
 		}, true, true},
-		"guard fails": {func(*raft.InstallSnapshotRequest, io.Reader) (bool, io.Reader, *raft.InstallSnapshotResponse, error) {
+		"guard fails": {func(context.Context, *raft.InstallSnapshotRequest, io.Reader) (bool, io.Reader, *raft.InstallSnapshotResponse, error) {
 			return false, nil, nil, errors.New("not now")
 		}, false, false},
-		"guard is indecisive": {func(*raft.InstallSnapshotRequest, io.Reader) (bool, io.Reader, *raft.InstallSnapshotResponse, error) {
+		"guard waits too long": {func(ctx context.Context, _ *raft.InstallSnapshotRequest, data io.Reader) (bool, io.Reader, *raft.InstallSnapshotResponse, error) {
+			_, err := io.ReadAll(data)
+			<-ctx.Done()
+			return false, nil, nil, errors.Join(err, ctx.Err())
+		}, false, false},
+		"guard is indecisive": {func(context.Context, *raft.InstallSnapshotRequest, io.Reader) (bool, io.Reader, *raft.InstallSnapshotResponse, error) {
 			return true, nil, nil, nil
 		}, false, false},
 	} {
@@ -428,6 +434,9 @@ func TestInstallSnapshot(t *testing.T) {
 					return &raft.InstallSnapshotResponse{Term: 3, Success: true}, nil
 				})
 				resp, err := send(client, b, request(a, len(content)))
+				if errors.Is(err, transport.ErrInterrupted) {
+					t.Errorf("no answer: %v", err)
+				}
 				if reached != tc.reached || resp.Success != tc.success || (err == nil) != tc.success {
 					t.Errorf("raft reached: %v, %+v, %v", reached, resp, err)
 				}
