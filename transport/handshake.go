@@ -121,12 +121,15 @@ func (t *Transport) introduce(c *conn, s *session, target raft.ServerID) error {
 	if err != nil {
 		return fmt.Errorf("%w: welcome: %w", ErrProtocol, err)
 	}
-	if err := w.status.err(); err != nil {
-		return err
-	}
-	if s.class.proven() && !hmac.Equal(w.proof, s.proof(t.joinKey, roleAcceptor)) {
-		// It took our proof and has none: it does not have the secret.
+	err = w.status.err()
+	proven := !s.class.proven() || hmac.Equal(w.proof, s.proof(t.joinKey, roleAcceptor))
+	switch {
+	case !proven && (err == nil || errors.Is(err, ErrRemoved)):
+		// It took our proof and has none: it does not have the secret. That
+		// we were removed, which is for ever, only a member may say.
 		return ErrWrongSecret
+	case err != nil:
+		return err
 	}
 	return c.settle()
 }
@@ -142,13 +145,16 @@ func (t *Transport) receive(c *conn, s *session) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("%w: hello: %w", ErrProtocol, err), t.welcome(c, welcome{status: statusBadHello}))
 	}
-	if err = t.admit(c, s, h); err != nil {
-		_ = t.welcome(c, welcome{status: statusOf(err)}) // the refusal is the error to report
-		return err
-	}
 	w := welcome{status: statusOK}
-	if s.class.proven() {
-		w.proof = s.proof(t.joinKey, roleAcceptor)
+	if err = t.admit(c, s, h); err != nil {
+		w.status = statusOf(err)
+	}
+	if s.class.proven() && (err == nil || errors.Is(err, ErrRemoved)) {
+		w.proof = s.proof(t.joinKey, roleAcceptor) // to one that has proven it
+	}
+	if err != nil {
+		_ = t.welcome(c, w) // the refusal is the error to report
+		return err
 	}
 	if err := t.welcome(c, w); err != nil {
 		return err

@@ -307,42 +307,54 @@ func TestMalformedStrangers(t *testing.T) {
 }
 
 // A rogue acceptor that has no secret can't pass for a node: it sends the
-// dialer's own proof back.
+// dialer's own proof back. Nor can it tell the dialer that it was removed, for
+// which a node would give up.
 func TestRogueAcceptor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		a := w.start(t, "a")
-		ln, err := w.net.Listen("rogue")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close()
-		go func() {
-			raw, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			defer raw.Close()
-			c := tls.Server(raw, &tls.Config{
-				Certificates: []tls.Certificate{selfSigned(t, "rogue")}, ClientAuth: tls.RequireAnyClientCert,
-				NextProtos: []string{string(transport.ClassJoin)},
+	for _, tc := range []struct {
+		name   string
+		status byte
+		echo   bool
+	}{{"welcomes", 0, true}, {"welcomes without a proof", 0, false}, {"removes", 4, true}, {"removes without a proof", 4, false}} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				a := w.start(t, "a")
+				ln, err := w.net.Listen("rogue")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer ln.Close()
+				go func() {
+					raw, err := ln.Accept()
+					if err != nil {
+						return
+					}
+					defer raw.Close()
+					c := tls.Server(raw, &tls.Config{
+						Certificates: []tls.Certificate{selfSigned(t, "rogue")}, ClientAuth: tls.RequireAnyClientCert,
+						NextProtos: []string{string(transport.ClassJoin)},
+					})
+					frame := make([]byte, 512)
+					n, err := bufio.NewReader(c).Read(frame)
+					if err != nil {
+						return
+					}
+					proof := []byte{0}
+					if tc.echo {
+						proof = frame[n-33 : n] // with its length
+					}
+					reply := append([]byte{0, 0, 0, 0, 1, tc.status}, proof...)
+					binary.BigEndian.PutUint32(reply, uint32(len(reply)-4))
+					_, _ = c.Write(reply)
+					_, _ = io.Copy(io.Discard, c)
+				}()
+				_, _, err = a.Call(context.Background(), transport.ClassJoin, transport.PeerRef{Addr: "rogue"}, "join", []byte("who I am"))
+				if !errors.Is(err, transport.ErrWrongSecret) || errors.Is(err, transport.ErrRemoved) {
+					t.Error(err)
+				}
 			})
-			frame := make([]byte, 512)
-			n, err := bufio.NewReader(c).Read(frame)
-			if err != nil {
-				return
-			}
-			proof := frame[n-33 : n] // with its length
-			reply := append([]byte{0, 0, 0, 0, 1, 0}, proof...)
-			binary.BigEndian.PutUint32(reply, uint32(len(reply)-4))
-			_, _ = c.Write(reply)
-			_, _ = io.Copy(io.Discard, c)
-		}()
-		_, _, err = a.Call(context.Background(), transport.ClassJoin, transport.PeerRef{Addr: "rogue"}, "join", []byte("who I am"))
-		if !errors.Is(err, transport.ErrWrongSecret) {
-			t.Error(err)
-		}
-	})
+		})
+	}
 }
 
 func TestConnectionLimits(t *testing.T) {
