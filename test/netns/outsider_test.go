@@ -108,17 +108,17 @@ func (o outsider) attack(ctx context.Context, t *testing.T, target membership.Me
 	for what, send := range map[string]func(*transport.RaftTransport) error{
 		"vote": func(r *transport.RaftTransport) error {
 			return r.RequestVote(id, addr, &raft.RequestVoteRequest{
-				RPCHeader: header, Term: term, Candidate: self, LastLogIndex: 1 << 40, LastLogTerm: term, LeadershipTransfer: true,
+				RPCHeader: header, Term: term, LastLogIndex: 1 << 40, LastLogTerm: term, LeadershipTransfer: true,
 			}, new(raft.RequestVoteResponse))
 		},
 		"append": func(r *transport.RaftTransport) error {
-			return r.AppendEntries(id, addr, &raft.AppendEntriesRequest{RPCHeader: header, Term: term, Leader: self}, new(raft.AppendEntriesResponse))
+			return r.AppendEntries(id, addr, &raft.AppendEntriesRequest{RPCHeader: header, Term: term}, new(raft.AppendEntriesResponse))
 		},
 		"timeout": func(r *transport.RaftTransport) error {
 			return r.TimeoutNow(id, addr, &raft.TimeoutNowRequest{RPCHeader: header}, new(raft.TimeoutNowResponse))
 		},
 		"install": func(r *transport.RaftTransport) error {
-			return r.InstallSnapshot(id, addr, &raft.InstallSnapshotRequest{RPCHeader: header, Term: term, Leader: self, Size: 1},
+			return r.InstallSnapshot(id, addr, &raft.InstallSnapshotRequest{RPCHeader: header, Term: term, Size: 1},
 				new(raft.InstallSnapshotResponse), strings.NewReader("x"))
 		},
 	} {
