@@ -8,6 +8,8 @@ import (
 	"net"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/exonode/exonode/node/pipeline"
 	"github.com/exonode/exonode/node/raftstore"
 	"github.com/exonode/exonode/server"
@@ -36,6 +38,9 @@ type Config struct {
 	// holds is not known any more, so nothing may be closed in good order.
 	// Required.
 	Fatal func(error)
+	// WrapStores, where not nil, stands between raft and its stores: the
+	// seam for injected faults.
+	WrapStores func(raft.LogStore, raft.StableStore) (raft.LogStore, raft.StableStore)
 	// Sources names where the configuration came from, for boot.config.
 	Sources []string
 }

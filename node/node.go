@@ -191,7 +191,7 @@ func (n *Node) openServices() (err error) {
 	n.enter(Services)
 	n.stores, err = raftstore.Open(raftstore.Config{
 		Dir: n.dir.sub("raft"), Backend: n.cfg.Storage.LogBackend,
-		WriteTimeout: n.cfg.Storage.WriteTimeout, Fatal: n.cfg.Fatal, Logger: n.log,
+		WriteTimeout: n.cfg.Storage.WriteTimeout, Fatal: n.cfg.Fatal, Logger: n.log, Wrap: n.cfg.WrapStores,
 	})
 	if err != nil {
 		return err

@@ -156,3 +156,5 @@ func (l *load) checkSource(name string, w *writer) {
 		l.c.t.Fatalf("%s has %d events of %s; %d were acknowledged and %d more may be there", name, k, w.source, len(w.acks), w.open)
 	}
 }
+
+func testFilter(source string) chain.Filter { return chain.Filter{Source: source} }
