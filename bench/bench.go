@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -208,7 +209,9 @@ func (b *bench) start(ctx context.Context, dir string) (err error) {
 }
 
 func (b *bench) warn(format string, args ...any) {
-	b.report.Warnings = append(b.report.Warnings, fmt.Sprintf(format, args...))
+	if text := fmt.Sprintf(format, args...); !slices.Contains(b.report.Warnings, text) {
+		b.report.Warnings = append(b.report.Warnings, text)
+	}
 }
 
 func (b *bench) next(name string) {

@@ -70,6 +70,36 @@ type load struct {
 	// measuring is whether what completes counts; stop ends the writers.
 	measuring, stop atomic.Bool
 	counted         atomic.Int64
+	// some is closed once an event counted that began while it could.
+	some     chan struct{}
+	someOnce sync.Once
+	// fail ends the writers' context; failure is why, once they have ended.
+	fail    context.CancelFunc
+	mu      sync.Mutex // guards failure
+	failure error
+}
+
+// count counts an event that was acknowledged, and its latency where it began
+// within the measurement.
+func (l *load) count(s *shard, began bool, took time.Duration) {
+	if !l.measuring.Load() {
+		return
+	}
+	l.counted.Add(1)
+	if began {
+		s.add(took)
+		l.someOnce.Do(func() { close(l.some) })
+	}
+}
+
+// failed ends the cell: one failure is enough.
+func (l *load) failed(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failure == nil {
+		l.failure = err
+		l.fail()
+	}
 }
 
 // write submits one event after the other until stop.
@@ -86,12 +116,7 @@ func (l *load) write(ctx context.Context, s submitter, w int) error {
 		if err != nil {
 			return fmt.Errorf("writer %d, event %d: %w", w, n, err)
 		}
-		if l.measuring.Load() {
-			l.counted.Add(1)
-			if counts {
-				mine.add(time.Since(started))
-			}
-		}
+		l.count(mine, counts, time.Since(started))
 		sample.keep(r)
 	}
 	return nil
@@ -124,17 +149,15 @@ func (l *load) pump(ctx context.Context, c *client.Client, w int) error {
 		if err != nil {
 			return fmt.Errorf("stream %d, event %d: %w", w, index, err)
 		}
-		if l.measuring.Load() {
-			l.counted.Add(1)
-			mine.add(time.Duration(time.Now().UnixNano() - taken[index%uint64(len(taken))].Load()))
-		}
+		l.count(mine, true, time.Duration(time.Now().UnixNano()-taken[index%uint64(len(taken))].Load()))
 		sample.keep(receipt{ack.Key.ID, ack.Sequence, ack.Hash})
 		return nil
 	}})
 	return err
 }
 
-// start starts the cell's writers; wait joins them and releases what they used.
+// startLoad starts the cell's writers; wait joins them and releases what they
+// used.
 func (b *bench) startLoad(ctx context.Context, l *load) (wait func() error, err error) {
 	var wg sync.WaitGroup
 	var writers []func() error
@@ -165,23 +188,15 @@ func (b *bench) startLoad(ctx context.Context, l *load) (wait func() error, err 
 			writers = append(writers, func() error { return l.write(ctx, s, w) })
 		}
 	}
-	errs := make([]error, len(writers))
-	for i, write := range writers {
+	for _, write := range writers {
 		wg.Go(func() {
-			if errs[i] = write(); errs[i] != nil {
-				l.stop.Store(true) // one failure is enough
+			if err := write(); err != nil {
+				l.failed(err)
 			}
 		})
 	}
 	return func() error {
 		wg.Wait()
-		first := error(nil)
-		for _, err := range errs {
-			if err != nil {
-				first = err
-				break
-			}
-		}
-		return errors.Join(first, release())
+		return errors.Join(l.failure, release())
 	}, nil
 }
