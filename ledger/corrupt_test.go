@@ -51,6 +51,7 @@ func ok(t *testing.T, errs ...error) {
 // TestOpenFindsDisagreement takes rows away, or changes them, behind the store's
 // back.
 func TestOpenFindsDisagreement(t *testing.T) {
+	long(t)
 	const size = 1500
 	del := func(key []byte) func(*Store, *pebble.Batch) {
 		return func(_ *Store, b *pebble.Batch) { _ = b.Delete(key, nil) }
@@ -169,6 +170,7 @@ func TestOpenFindsDisagreement(t *testing.T) {
 // envelopes and tiles of a stopped store: verification names a sequence that the
 // file holds.
 func TestVerifyFindsFlippedBytes(t *testing.T) {
+	long(t)
 	disk, meta := stopped(t, false)
 	rng := rand.New(rand.NewPCG(1, 1))
 	seen := map[table]int{}
@@ -208,6 +210,7 @@ func TestVerifyFindsFlippedBytes(t *testing.T) {
 // TestFlipAnywhere flips bytes in any file: nothing may panic, and what opens
 // and verifies is the chain.
 func TestFlipAnywhere(t *testing.T) {
+	long(t)
 	disk, meta := stopped(t, true)
 	names, err := disk.List("ledger/db")
 	ok(t, err)
@@ -304,6 +307,7 @@ func flipByte(t *testing.T, disk vfs.FS, name string, offset int64) {
 // TestVerifyFindsDamagedLog flips bytes of the log that a killed process left:
 // opening or verifying names an entry that the log holds.
 func TestVerifyFindsDamagedLog(t *testing.T) {
+	long(t)
 	disk := vfs.NewCrashableMem()
 	s, err := Create("ledger", small(disk))
 	ok(t, err)
@@ -432,4 +436,13 @@ func inTables(t *testing.T, disk vfs.FS, what []byte) bool {
 		}
 	}
 	return false
+}
+
+// long skips a test of one goroutine in short runs: the race detector, which
+// they are for, has nothing to find in it and makes it ten times slower.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("one goroutine, and long")
+	}
 }

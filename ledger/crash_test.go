@@ -58,7 +58,10 @@ func TestCreateCrash(t *testing.T) {
 // promoted entries included. Each time the store comes back as a prefix of what
 // was done, with at least what was flushed, and goes on.
 func TestCrashAtWrites(t *testing.T) {
-	const every = 30 // writes
+	every := 30 // writes
+	if testing.Short() {
+		every = 200
+	}
 	for seed := range uint64(2) {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		disk := vfs.NewCrashableMem()

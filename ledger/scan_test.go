@@ -186,7 +186,11 @@ func TestProofs(t *testing.T) {
 		add(b.NextN(1+rng.IntN(200), 10), s.Commit)
 		roots[s.Meta().Head.Size] = s.Meta().Root
 	}
-	add(b.NextN(70_000, 1), s.Stage)
+	staged := 70_000
+	if testing.Short() {
+		staged = 3000
+	}
+	add(b.NextN(staged, 1), s.Stage)
 	must(t, s.Promote(nil, 1, 1, 0))
 	add(b.NextN(100, 10), s.Commit)
 	roots[s.Meta().Head.Size] = s.Meta().Root
