@@ -118,7 +118,7 @@ func (n *Node) observe(o raft.Observation) {
 // follow tells the pipeline who leads now.
 func (n *Node) follow(r *raft.Raft) {
 	_, id := r.LeaderWithID()
-	role := pipeline.Role{Leader: fsm.NodeID(string(id))}
+	role := pipeline.Role{Leader: fsm.NodeID(string(id)), Term: r.CurrentTerm()}
 	if role.Leader == n.identity.NodeID() {
 		role.Leader = "" // raft says so just before it knows that it leads
 	}
@@ -178,7 +178,7 @@ func (n *Node) lead(ctx context.Context, r *raft.Raft, term uint64) error {
 		l.since = time.Time{}
 		l.mu.Unlock()
 	}()
-	n.pipeline.SetRole(pipeline.Role{Leading: true})
+	n.pipeline.SetRole(pipeline.Role{Leading: true, Term: term})
 	n.log.Info("leading", "term", term)
 	if err := n.witness.write(catalog.KindClusterLeader, fmt.Sprintf("leader/%d", term), "", catalog.ClusterLeader{
 		NodeID: n.identity.NodeID(), Term: int64(term),

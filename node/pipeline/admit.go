@@ -81,7 +81,7 @@ func admit(view *fsm.View, it *item) *api.Error {
 			Hint:    "leave the effect out",
 		}
 	}
-	it.admitted = true
+	it.admitted, it.revision = true, view.Revision()
 	return nil
 }
 

@@ -26,22 +26,34 @@ type item struct {
 	size     int
 	ticket   uint64 // order of arrival
 	state    atomic.Int32
-	// forwarded: it came from a peer, which forwards it again where we are
-	// not the leader any more.
-	forwarded bool
+	// bound: only this node may propose it, so it fails where this node
+	// does not lead. It came from a peer, or is no node's own.
+	bound bool
 	// internal: a node wrote it; it may be in workspace system.
 	internal bool
-	// admitted: checked against the folded state.
+	// admitted: checked against the folded state of a revision.
 	admitted bool
+	revision uint64
 	// open: it was sent once, and what became of that is unknown.
-	open    bool
-	stales  int
+	open bool
+	// gone: it was sent, and nobody waits for it any more.
+	gone    atomic.Bool
 	pending *Pending
 	index   int
 }
 
-// finish records what became of the item, once.
+// finish records what became of the item, once. What an entry does not say is
+// no last word on an item that is open: an earlier attempt may have sealed it,
+// or may yet.
 func (it *item) finish(ack server.Ack) {
+	if e, ok := ack.Err.(*api.Error); ok && it.open && !e.HasSequence && e.Code != api.UnknownOutcome {
+		ack = server.Ack{Err: &api.Error{
+			Code:             api.UnknownOutcome,
+			Message:          "an earlier attempt may have been written, and the event is not accepted now: " + e.Message,
+			Hint:             "look the event up by its id",
+			RetryAfterMillis: e.RetryAfterMillis,
+		}}
+	}
 	if s := it.state.Swap(deciding); s == deciding || s == decided {
 		it.state.Store(decided)
 		return
@@ -62,8 +74,8 @@ type Pending struct {
 	left  atomic.Int32
 	done  chan struct{}
 	once  sync.Once
-	// forget tells the queue that items were given up.
-	forget func()
+	// forget tells the queue that so many items were given up.
+	forget func(int)
 }
 
 // Wait implements server.Pending. Where ctx ends first, events that were never
@@ -77,18 +89,22 @@ func (p *Pending) Wait(ctx context.Context) ([]server.Ack, error) {
 	case <-ctx.Done():
 	}
 	acks := make([]server.Ack, len(p.items))
+	given := 0
 	for i := range p.items {
 		it := &p.items[i]
 		switch {
 		case it.state.CompareAndSwap(queued, cancelled):
 			acks[i] = server.Ack{Err: errNoLeader}
+			given++
 		case it.state.Load() == decided:
 			acks[i] = p.acks[i]
 		default:
+			it.gone.Store(true)
 			acks[i] = server.Ack{Err: errUnknown}
+			given++
 		}
 	}
-	p.once.Do(p.forget)
+	p.once.Do(func() { p.forget(given) })
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return nil, ctx.Err()
 	}
@@ -108,6 +124,12 @@ var (
 		Code:             api.UnknownOutcome,
 		Message:          "the deadline passed while the event was on its way; it may or may not be in the chain",
 		Hint:             "send it again with the same id, or look it up by its id",
+		RetryAfterMillis: 200,
+	}
+	errNotLeading = &api.Error{
+		Code:             api.NoLeader,
+		Message:          "this node does not lead the cluster any more; the event was not written",
+		Hint:             "try again",
 		RetryAfterMillis: 200,
 	}
 	errStopping = &api.Error{

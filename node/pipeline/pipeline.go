@@ -56,6 +56,8 @@ type Role struct {
 	// Leader is the node id of the leader, "" where none is known. It is
 	// not used where Leading.
 	Leader string
+	// Term is raft's: a leader of another term is another leader.
+	Term uint64
 }
 
 // Config is what a Pipeline is made of. All fields but Limits are required.
@@ -120,18 +122,32 @@ type Pipeline struct {
 	turns turnstile
 	stats Stats
 
-	role atomic.Pointer[Role]
+	// ctx ends with Run's.
+	ctx    context.Context
+	cancel context.CancelFunc
+	role   atomic.Pointer[standing]
 	// commands are what raft has in hand, in order; the reaper waits on them.
 	commands chan command
 	slots    chan struct{}
 
-	mu     sync.Mutex // guards resume
+	mu     sync.Mutex // guards resume, and changes of role
 	resume time.Time  // nothing is sent before; a pause after a failure
 
-	// forwarding numbers the groups that go to one leader over one
-	// connection; only the dispatcher uses it.
+	// forwarding numbers the groups that go to one leader; only the
+	// dispatcher uses it.
 	forwarding forwarding
-	wg         sync.WaitGroup // forwards and barriers under way
+	wg         sync.WaitGroup // forwards under way
+}
+
+// standing is a role, and what belongs to it.
+type standing struct {
+	Role
+	// calls is the context of calls to the leader of called, the last role
+	// with a leader. It ends once another leads: what was asked of a leader
+	// that is gone would else hold its slot until the call times out.
+	calls  context.Context
+	end    context.CancelFunc
+	called Role
 }
 
 // Stats counts what a pipeline did, since it was made.
@@ -149,9 +165,11 @@ func New(cfg Config) *Pipeline {
 		slots:    make(chan struct{}, cfg.Limits.InFlight),
 	}
 	p.reads.init()
-	p.forwarding.broken = new(atomic.Bool)
 	p.turns.init()
-	p.role.Store(&Role{})
+	p.forwarding.init()
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	calls, end := context.WithCancel(p.ctx)
+	p.role.Store(&standing{calls: calls, end: end})
 	return p
 }
 
@@ -163,10 +181,20 @@ func (p *Pipeline) QueueLen() int { return p.queue.len() }
 
 // SetRole tells of a change of leadership; what is no change is nothing new.
 func (p *Pipeline) SetRole(r Role) {
-	if old := p.role.Swap(&r); *old == r {
+	p.mu.Lock()
+	old := p.role.Load()
+	if old.Role == r {
+		p.mu.Unlock()
 		return
 	}
-	p.mu.Lock()
+	next := *old
+	next.Role = r
+	if (r.Leading || r.Leader != "") && r != old.called {
+		old.end()
+		next.calls, next.end = context.WithCancel(p.ctx)
+		next.called = r
+	}
+	p.role.Store(&next)
 	p.resume = time.Time{}
 	p.mu.Unlock()
 	p.queue.notify()
@@ -187,16 +215,22 @@ func (p *Pipeline) Submit(_ context.Context, caller server.Caller, events []chai
 	return p.enqueue(proposals, origin{internal: func(*fsm.Proposal) bool { return false }})
 }
 
-// Witness queues events that a node itself writes to workspace system.
+// Witness queues events that a node itself writes to workspace system. What it
+// does not write in its own name it can only write while it leads: elsewhere
+// that is answered api.NoLeader.
 func (p *Pipeline) Witness(proposals []fsm.Proposal) (server.Pending, error) {
-	return p.enqueue(proposals, origin{internal: func(*fsm.Proposal) bool { return true }})
+	return p.enqueue(proposals, origin{
+		internal: func(*fsm.Proposal) bool { return true },
+		bound:    func(e *fsm.Proposal) bool { return e.Principal != NodePrincipal(p.cfg.NodeID) },
+	})
 }
 
 // origin says where proposals come from.
 type origin struct {
-	forwarded bool
 	// internal reports whether a node wrote it.
 	internal func(*fsm.Proposal) bool
+	// bound reports whether it is not to be forwarded; nil: none is.
+	bound func(*fsm.Proposal) bool
 }
 
 // enqueue checks and queues proposals. What can't be accepted is decided at
@@ -206,7 +240,7 @@ func (p *Pipeline) enqueue(proposals []fsm.Proposal, from origin) (*Pending, err
 		items:  make([]item, len(proposals)),
 		acks:   make([]server.Ack, len(proposals)),
 		done:   make(chan struct{}),
-		forget: p.queue.sweep,
+		forget: p.queue.forget,
 	}
 	pending.left.Store(int32(len(proposals)))
 	if len(proposals) == 0 {
@@ -222,7 +256,8 @@ func (p *Pipeline) enqueue(proposals []fsm.Proposal, from origin) (*Pending, err
 	for i := range proposals {
 		it := &pending.items[i]
 		it.proposal, it.pending, it.index = proposals[i], pending, i
-		it.internal, it.forwarded = from.internal(&it.proposal), from.forwarded
+		it.internal = from.internal(&it.proposal)
+		it.bound = from.bound != nil && from.bound(&it.proposal)
 		if err := p.check(it); err != nil {
 			it.fail(err)
 			continue
@@ -246,13 +281,14 @@ func (p *Pipeline) enqueue(proposals []fsm.Proposal, from origin) (*Pending, err
 // api.NotReady, and what is open api.UnknownOutcome, once raft has let go of
 // it. The caller stops raft after Run has returned, or while it returns.
 func (p *Pipeline) Run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, p.cancel)()
 	var reaper sync.WaitGroup
 	reaper.Go(p.reap)
 	reaper.Go(func() { p.runReads(ctx) })
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		if wait := p.dispatch(ctx); wait > 0 {
+		if wait := p.dispatch(); wait > 0 {
 			timer.Reset(wait)
 		}
 		select {
@@ -266,12 +302,17 @@ func (p *Pipeline) Run(ctx context.Context) error {
 }
 
 func (p *Pipeline) stop(reaper *sync.WaitGroup) {
-	for _, it := range p.queue.close() {
-		it.fail(stopError(it))
+	p.cancel() // before AfterFunc may have got to it
+	fail := func() {
+		for _, it := range p.queue.close() {
+			it.fail(stopError(it))
+		}
 	}
+	fail()
 	p.wg.Wait()
 	close(p.commands)
 	reaper.Wait()
+	fail() // what came back from attempts that failed meanwhile
 }
 
 func stopError(it *item) *api.Error {
@@ -283,12 +324,17 @@ func stopError(it *item) *api.Error {
 
 // dispatch sends what can be sent now. It returns how long to wait before it
 // should look again without other news; 0 is for ever.
-func (p *Pipeline) dispatch(ctx context.Context) time.Duration {
+func (p *Pipeline) dispatch() time.Duration {
 	for {
+		role := p.role.Load()
+		if !role.Leading {
+			for _, it := range p.queue.takeBound() {
+				it.fail(errNotLeading)
+			}
+		}
 		if wait := p.pausing(); wait > 0 {
 			return wait
 		}
-		role := p.role.Load()
 		if !role.Leading && role.Leader == "" || p.queue.len() == 0 {
 			return 0
 		}
@@ -301,7 +347,7 @@ func (p *Pipeline) dispatch(ctx context.Context) time.Duration {
 		if role.Leading {
 			sentAny = p.propose()
 		} else {
-			sentAny = p.forward(ctx, role.Leader)
+			sentAny = p.forward(role)
 		}
 		if !sentAny {
 			p.release()
@@ -330,16 +376,13 @@ func (p *Pipeline) pauseNow() {
 	p.mu.Unlock()
 }
 
-// again puts items back after a failed attempt. Where open, what became of the
-// attempt is unknown.
+// again puts items back after a failed attempt, but for those that nobody waits
+// for. Where open, what became of the attempt is unknown.
 func (p *Pipeline) again(items []*item, open bool) {
 	back := items[:0]
 	for _, it := range items {
 		it.open = it.open || open
-		if !it.open && !it.state.CompareAndSwap(sent, queued) {
-			continue
-		}
-		if s := it.state.Load(); s == decided || s == deciding {
+		if it.gone.Load() || !it.open && !it.state.CompareAndSwap(sent, queued) {
 			continue
 		}
 		back = append(back, it)

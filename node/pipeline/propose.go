@@ -100,12 +100,12 @@ func (p *Pipeline) alone(it *item) bool {
 	return it.internal && gates.Bumps(it.proposal.Workspace, it.proposal.Kind)
 }
 
-// evaluate admits what was not admitted yet, fills in schema versions, and has
-// the gates decide. What is refused is decided and left out.
+// evaluate admits what was not admitted yet, or by other rules, fills in schema
+// versions, and has the gates decide. What is refused is decided and left out.
 func (p *Pipeline) evaluate(view *fsm.View, items []*item) []*item {
 	live := items[:0]
 	for _, it := range items {
-		if !it.admitted {
+		if !it.admitted || it.revision != view.Revision() {
 			if err := admit(view, it); err != nil {
 				it.fail(err)
 				continue
@@ -150,7 +150,6 @@ func (p *Pipeline) answer(c command, result *fsm.BatchResult) {
 	for i, it := range c.items {
 		r := &result.Results[i]
 		if r.Status == fsm.Stale {
-			it.stales++
 			stale = append(stale, it)
 			continue
 		}

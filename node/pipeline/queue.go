@@ -19,6 +19,9 @@ type queue struct {
 	bytes  int
 	ticket uint64
 	closed bool
+	// bound is how many of the items are, and given how many were given
+	// up, at the most, since the last sweep.
+	bound, given int
 }
 
 func newQueue(maxItems, maxBytes int) *queue {
@@ -43,7 +46,7 @@ func (q *queue) push(items []*item) error {
 	switch {
 	case q.closed:
 		return errStopping
-	case len(q.items)-q.head+len(items) > q.maxItems, q.bytes+size > q.maxBytes:
+	case q.full(len(items), size):
 		return &api.Error{
 			Code:             api.QueueFull,
 			Message:          "the node's queue is full",
@@ -56,13 +59,38 @@ func (q *queue) push(items []*item) error {
 		it.ticket = q.ticket
 		q.insert(it)
 	}
-	q.bytes += size
 	q.notify()
 	return nil
 }
 
+// full reports whether so much more does not fit. What was given up makes room.
+// q.mu is held.
+func (q *queue) full(items, bytes int) bool {
+	over := func() bool { return len(q.items)-q.head+items > q.maxItems || q.bytes+bytes > q.maxBytes }
+	if q.given > 0 && over() {
+		q.sweep()
+	}
+	return over()
+}
+
+// entered and left account for an item. q.mu is held.
+func (q *queue) entered(it *item) {
+	q.bytes += it.size
+	if it.bound {
+		q.bound++
+	}
+}
+
+func (q *queue) left(it *item) {
+	q.bytes -= it.size
+	if it.bound {
+		q.bound--
+	}
+}
+
 // insert appends, or puts an event of elevated priority before the others.
 func (q *queue) insert(it *item) {
+	q.entered(it)
 	if it.proposal.Priority == 0 {
 		q.items = append(q.items, it)
 		return
@@ -95,7 +123,7 @@ func (q *queue) restore(items []*item) {
 		return 0
 	})
 	for _, it := range items {
-		q.bytes += it.size
+		q.entered(it)
 	}
 	q.items, q.head = rest, 0
 	q.notify()
@@ -124,7 +152,9 @@ func (q *queue) take(maxBytes int, alone func(*item) bool) []*item {
 	taken := slices.Clone(q.items[q.head : q.head+n])
 	clear(q.items[q.head : q.head+n])
 	q.head += n
-	q.bytes -= size
+	for _, it := range taken {
+		q.left(it)
+	}
 	if q.head == len(q.items) {
 		q.items, q.head = q.items[:0], 0
 	} else if q.head > 1024 && q.head > len(q.items)/2 {
@@ -134,20 +164,46 @@ func (q *queue) take(maxBytes int, alone func(*item) bool) []*item {
 	return taken
 }
 
-// sweep removes items that their callers gave up.
-func (q *queue) sweep() {
+// forget is told that callers gave so many items up. They go once they are many,
+// so that a full queue whose callers leave one by one is not walked each time.
+func (q *queue) forget(n int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.given += n; 4*q.given >= len(q.items)-q.head {
+		q.sweep()
+	}
+}
+
+// sweep removes items that their callers gave up. q.mu is held.
+func (q *queue) sweep() {
+	q.remove(func(it *item) bool { return it.state.Load() == cancelled || it.gone.Load() })
+	q.given = 0
+}
+
+// remove removes and returns the items that match. q.mu is held.
+func (q *queue) remove(match func(*item) bool) (removed []*item) {
 	rest := q.items[:0]
-	q.bytes = 0
 	for _, it := range q.items[q.head:] {
-		if it.state.Load() != cancelled {
-			rest = append(rest, it)
-			q.bytes += it.size
+		if match(it) {
+			q.left(it)
+			removed = append(removed, it)
+			continue
 		}
+		rest = append(rest, it)
 	}
 	clear(q.items[len(rest):])
 	q.items, q.head = rest, 0
+	return removed
+}
+
+// takeBound removes and returns the items that are bound to this node.
+func (q *queue) takeBound() []*item {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.bound == 0 {
+		return nil
+	}
+	return q.remove(func(it *item) bool { return it.bound })
 }
 
 func (q *queue) len() int {
@@ -162,6 +218,6 @@ func (q *queue) close() []*item {
 	defer q.mu.Unlock()
 	q.closed = true
 	left := q.items[q.head:]
-	q.items, q.head, q.bytes = nil, 0, 0
+	q.items, q.head, q.bytes, q.bound, q.given = nil, 0, 0, 0, 0
 	return left
 }

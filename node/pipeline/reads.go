@@ -150,7 +150,7 @@ func (p *Pipeline) runReads(ctx context.Context) {
 		if len(batch) == 0 {
 			continue
 		}
-		size, err := p.askOnce(ctx, role)
+		size, err := p.askOnce(role)
 		if err != nil {
 			p.cfg.Logger.Debug("read index not obtained", "leader", role.Leader, "error", err)
 			p.reads.giveBack(batch)
@@ -168,7 +168,7 @@ func (p *Pipeline) runReads(ctx context.Context) {
 	}
 }
 
-func (p *Pipeline) askOnce(ctx context.Context, role *Role) (uint64, error) {
+func (p *Pipeline) askOnce(role *standing) (uint64, error) {
 	if role.Leading {
 		p.stats.Barriers.Add(1)
 		if err := p.cfg.Log.Barrier(enqueueTimeout); err != nil {
@@ -176,7 +176,7 @@ func (p *Pipeline) askOnce(ctx context.Context, role *Role) (uint64, error) {
 		}
 		return p.cfg.Head().Size, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.Limits.Forward)
+	ctx, cancel := context.WithTimeout(role.calls, p.cfg.Limits.Forward)
 	defer cancel()
 	reply, err := p.cfg.Peer.Call(ctx, role.Leader, MethodRead, nil)
 	if err != nil {
