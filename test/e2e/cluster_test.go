@@ -44,7 +44,7 @@ func newCluster(t *testing.T, cfg lab.Config) *cluster {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
-	cfg.Binary, cfg.Dir = binary, t.TempDir()
+	cfg.Binary, cfg.Dir = exonode, t.TempDir()
 	l, err := lab.New(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)

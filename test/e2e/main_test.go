@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// binary is the exonode under test, built once for each run.
-var binary string
+// exonode is the binary exonode under test, built once for each run.
+var exonode string
 
 func TestMain(m *testing.M) {
 	if faultyNode() {
@@ -25,8 +25,8 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "exonode")
-	build := exec.Command("go", "build", "-o", binary, "github.com/exonode/exonode/cmd/exonode")
+	exonode = filepath.Join(dir, "exonode")
+	build := exec.Command("go", "build", "-o", exonode, "github.com/exonode/exonode/cmd/exonode")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build exonode: %v\n%s", err, out)
