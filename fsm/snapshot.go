@@ -124,7 +124,13 @@ func (f *FSM) Restore(rc io.ReadCloser) error {
 		return err
 	}
 	f.cfg.Logger.Info("snapshot restored", "entries", m.Head.Size, "raft_index", m.Applied)
-	return confirm(rc)
+	if err := confirm(rc); err != nil {
+		// The state is the manifest's, and raft's is not: it would ask
+		// for an install that is applied already, for ever.
+		f.halt(err)
+		return err
+	}
+	return nil
 }
 
 // fatalError is an error after which the node must not go on.

@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -25,16 +26,17 @@ func (n *Node) guardInstall(ctx context.Context, req *raft.InstallSnapshotReques
 	if req.Size > raftstore.MaxManifestSize {
 		return false, nil, nil, fmt.Errorf("manifest of %d bytes, limit %d", req.Size, raftstore.MaxManifestSize)
 	}
+	current := n.host.get()
+	if current == nil {
+		return false, nil, nil, errNoRaft
+	}
 	b, err := io.ReadAll(io.LimitReader(data, req.Size))
 	if err != nil {
 		return false, nil, nil, err
 	}
 	decision, err := n.fsm.AdmitWithin(ctx, fsm.Install{
 		LastLogIndex: req.LastLogIndex, LastLogTerm: req.LastLogTerm, Manifest: b,
-		Holds: func(index, term uint64) bool {
-			var entry raft.Log
-			return n.stores.Log.GetLog(index, &entry) == nil && entry.Term == term
-		},
+		Holds: n.host.holds,
 	})
 	switch {
 	case err != nil:
@@ -42,19 +44,25 @@ func (n *Node) guardInstall(ctx context.Context, req *raft.InstallSnapshotReques
 	case decision == fsm.ReadyToInstall:
 		return false, bytes.NewReader(b), nil, nil
 	}
-	term := n.host.get().CurrentTerm()
+	term := current.CurrentTerm()
 	return true, nil, &raft.InstallSnapshotResponse{Term: term, Success: req.Term >= term}, nil
 }
 
+// errNoRaft answers for raft before it runs: raft's session of the transport
+// begins a moment before.
+var errNoRaft = errors.New("raft does not run yet")
+
 // installed is told of an install while raft's main goroutine waits for it, so
-// raft's last index is still that of before. Where the log went on beyond the
-// manifest, its end is no leader's: raft would hold on to it in memory after the
-// log was cut, and refuse every append. It is restarted over an empty log.
-// Nothing is appended until then, as nothing fits the log's end.
+// raft's last index is still that of before. Where the log went up to the
+// manifest or beyond, its end is no leader's (the guard saw to that): raft would
+// hold on to it in memory after the log was cut, and refuse every append. It is
+// restarted, over an empty log. Where the log's store was not emptied (that of
+// boltdb is not), a leader may have replaced the end before raft is restarted;
+// then the log fits, and stays.
 func (n *Node) installed(index uint64) {
 	last := n.host.get().LastIndex()
 	n.log.Info("snapshot installed", "raft_index", index, "entries", n.head().Size, "last_index", last)
-	if last <= index {
+	if last < index {
 		return
 	}
 	select {
@@ -71,8 +79,8 @@ func (n *Node) runInstalls(ctx context.Context) error {
 			return nil
 		case <-n.reinstall:
 		}
-		n.log.Info("restarting raft: its log went on beyond the snapshot that was installed")
-		if err := n.host.restart(true); err != nil {
+		n.log.Info("restarting raft: the end of its log is not what the installed snapshot goes on from")
+		if err := n.host.restart(); err != nil {
 			return err
 		}
 	}

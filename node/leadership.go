@@ -61,7 +61,7 @@ const (
 )
 
 // watchRaft hears of every raft instance before it is current.
-func (n *Node) watchRaft(r *raft.Raft) {
+func (n *Node) watchRaft(r *instance) {
 	r.RegisterObserver(raft.NewObserver(n.leadership.observed, false, func(o *raft.Observation) bool {
 		switch o.Data.(type) {
 		case raft.LeaderObservation, raft.RaftState, raft.FailedHeartbeatObservation, raft.ResumedHeartbeatObservation:
@@ -116,7 +116,7 @@ func (n *Node) observe(o raft.Observation) {
 }
 
 // follow tells the pipeline who leads now.
-func (n *Node) follow(r *raft.Raft) {
+func (n *Node) follow(r *instance) {
 	_, id := r.LeaderWithID()
 	role := pipeline.Role{Leader: fsm.NodeID(string(id)), Term: r.CurrentTerm()}
 	if role.Leader == n.identity.NodeID() {
@@ -126,7 +126,7 @@ func (n *Node) follow(r *raft.Raft) {
 }
 
 // startLeading runs lead for one term; the returned function stops and joins.
-func (n *Node) startLeading(ctx context.Context, r *raft.Raft, term uint64) (stop func()) {
+func (n *Node) startLeading(ctx context.Context, r *instance, term uint64) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -145,7 +145,7 @@ func (n *Node) startLeading(ctx context.Context, r *raft.Raft, term uint64) (sto
 // lead is what this node does while it leads one term. A new leader evaluates
 // nothing before its barrier: until then it may not have applied what earlier
 // leaders committed.
-func (n *Node) lead(ctx context.Context, r *raft.Raft, term uint64) error {
+func (n *Node) lead(ctx context.Context, r *instance, term uint64) error {
 	for {
 		err := r.Barrier(barrierTimeout).Error()
 		if err == nil {
@@ -190,7 +190,7 @@ func (n *Node) lead(ctx context.Context, r *raft.Raft, term uint64) error {
 
 // beginChain proposes entry 0. Where another leader began the chain before, the
 // state machine does nothing.
-func (n *Node) beginChain(r *raft.Raft) error {
+func (n *Node) beginChain(r *instance) error {
 	key, err := loadOrCreateLogKey(n.dir.sub("keys"))
 	if err != nil {
 		return err
@@ -214,7 +214,7 @@ func (n *Node) beginChain(r *raft.Raft) error {
 }
 
 // runPlans carries out membership plans until ctx ends.
-func (n *Node) runPlans(ctx context.Context, r *raft.Raft) error {
+func (n *Node) runPlans(ctx context.Context, r *instance) error {
 	changer, err := membership.NewChanger(r, n.sealChange, n.log)
 	if err != nil {
 		return err

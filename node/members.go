@@ -15,7 +15,7 @@ import (
 // join answer or a formation promise pinned, what the chain says, and gossip.
 type members struct {
 	self string
-	raft func() *raft.Raft // may return nil
+	raft func() *instance // may return nil
 	view func() *fsm.View
 
 	mu     sync.RWMutex // guards the fields below
@@ -24,7 +24,7 @@ type members struct {
 	addrs map[string]string
 }
 
-func newMembers(self string, r func() *raft.Raft, view func() *fsm.View) *members {
+func newMembers(self string, r func() *instance, view func() *fsm.View) *members {
 	return &members{self: self, raft: r, view: view, pinned: make(map[string]raft.ServerID), addrs: make(map[string]string)}
 }
 

@@ -48,7 +48,7 @@ func (n *Node) openNetwork() (err error) {
 		return err
 	}
 	host := &raftHost{timing: n.cfg.Timing, id: transport.ServerID(n.identity.NodeID(), n.incarn), stores: n.stores, logger: n.log}
-	host.fsm = &raftFSM{FSM: n.fsm, restored: n.installed}
+	host.fsm = &raftFSM{FSM: n.fsm, holds: host.holds, restored: n.installed}
 	host.started = n.watchRaft
 	n.host = host
 	n.members = newMembers(n.identity.NodeID(), host.get, n.fsm.View)
@@ -158,11 +158,14 @@ func (n *Node) enterCluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if state.Exists() {
+	if state.Configured() {
 		return n.host.start()
 	}
 	outcome := membership.Outcome{Step: membership.StepJoin}
-	if n.cfg.Discovery.Expect > 0 {
+	// A node that crashed right after it first heard of its leader has raft
+	// state, and forms nothing; but nobody may speak to it before it has
+	// asked who the members are.
+	if n.cfg.Discovery.Expect > 0 && !state.Exists() {
 		n.waiting.Store(fmt.Sprintf("for %d nodes to form the cluster", n.cfg.Discovery.Expect))
 		outcome, err = membership.Form(ctx, membership.FormConfig{
 			Handler: n.handler, Candidates: n.candidates, Call: n.callJoin,
@@ -188,20 +191,20 @@ func nonce() (id chain.ID, err error) {
 }
 
 // bootstrap starts raft with the first configuration. Commit point: the entry
-// that raft writes; a crash before it finds the promise again.
+// in raft's log; a crash before it finds the promise again.
 func (n *Node) bootstrap(ms []membership.Member) error {
 	n.pinMembers(ms)
-	if err := n.host.start(); err != nil {
-		return err
-	}
 	var c raft.Configuration
 	for _, m := range ms {
 		c.Servers = append(c.Servers, raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(m.ServerID), Address: raft.ServerAddress(m.NodeID)})
 	}
-	if err := n.host.get().BootstrapCluster(c).Error(); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
-		return fmt.Errorf("bootstrap raft: %w", err)
+	if err := n.stores.Bootstrap(c); err != nil {
+		return err
 	}
-	return n.witnessBootstrap(ms)
+	if err := n.witnessBootstrap(ms); err != nil {
+		return err
+	}
+	return n.host.start()
 }
 
 // join gets the node into a running cluster: it fetches the chain first, so

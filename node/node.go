@@ -241,13 +241,17 @@ func (n *Node) checkBoot() error {
 	if err != nil {
 		return err
 	}
-	if 0 < state.LastLog && state.LastLog < state.SnapshotIndex {
-		// A crash during an install: the log ends before the manifest.
-		n.log.Info("emptying a raft log that ends before the snapshot", "last_log", state.LastLog, "snapshot", state.SnapshotIndex)
-		if err := n.stores.EmptyLog(); err != nil {
-			return err
-		}
-		state.LastLog = 0
+	dropped, err := n.stores.Mend()
+	if err != nil {
+		return err
+	}
+	if dropped {
+		n.log.Info("dropped a raft log that does not go on from the snapshot", "first_log", state.FirstLog, "last_log", state.LastLog, "snapshot", state.SnapshotIndex)
+		state.FirstLog, state.LastLog = 0, 0
+	}
+	if state.LastLog > 0 && state.FirstLog > state.SnapshotIndex+1 {
+		return fmt.Errorf("raft's log begins at index %d and the newest snapshot is of index %d: what is between is missing; restore %s, or remove this node from the cluster, empty its data directory and let it join again",
+			state.FirstLog, state.SnapshotIndex, n.dir.sub("raft"))
 	}
 	applied := uint64(0)
 	if state.SnapshotIndex > 0 {
@@ -261,7 +265,8 @@ func (n *Node) checkBoot() error {
 }
 
 // confirmPending lists a received manifest whose state the ledger holds: the
-// crash came between the promotion and its confirmation.
+// crash came between the promotion and its confirmation. Or the ledger came there
+// by itself, and is not synced yet: so it is flushed first.
 func (n *Node) confirmPending() error {
 	pending, err := n.stores.Manifests.Pending()
 	if err != nil {
@@ -273,8 +278,11 @@ func (n *Node) confirmPending() error {
 		if err != nil {
 			return err
 		}
-		if m.Applied == meta.Applied && m.Head == meta.Head {
+		if m.Applied == meta.Applied && m.RaftEpoch == meta.RaftEpoch && m.Head == meta.Head {
 			n.log.Info("confirming an install that a crash interrupted", "index", p.Index)
+			if err := n.ledger.Flush(); err != nil {
+				return err
+			}
 			return n.stores.Manifests.Confirm(p.ID)
 		}
 	}

@@ -66,10 +66,10 @@ type raftHost struct {
 	// metrics is set before start.
 	metrics *metrics
 	// started is called with every new instance, before it is current.
-	started func(*raft.Raft)
+	started func(*instance)
 
-	mu      sync.Mutex // serialises start, restart and stop
-	current atomic.Pointer[raft.Raft]
+	mu      sync.Mutex // serialises start, restart and stop; guards stopped
+	current atomic.Pointer[instance]
 	stopped bool
 }
 
@@ -105,29 +105,29 @@ func (h *raftHost) startLocked() error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("start raft: %w", err), session.Close())
 	}
-	h.started(r)
-	h.current.Store(r)
+	i := &instance{Raft: r, session: session, ended: make(chan struct{})}
+	h.started(i)
+	h.current.Store(i)
 	return nil
 }
 
 // get returns the current instance; nil before start.
-func (h *raftHost) get() *raft.Raft { return h.current.Load() }
+func (h *raftHost) get() *instance { return h.current.Load() }
 
-// restart replaces the instance by a new one over the same stores. What waits
-// on the old one gets ErrRaftShutdown, which is an unknown outcome.
-func (h *raftHost) restart(emptyLog bool) error {
+// restart replaces the instance by a new one over the same stores, after
+// dropping a log that does not fit the newest snapshot. What waits on the old
+// one gets ErrRaftShutdown, which is an unknown outcome.
+func (h *raftHost) restart() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.stopped {
 		return nil
 	}
-	if err := h.get().Shutdown().Error(); err != nil {
+	if err := h.get().shutdown(); err != nil {
 		return fmt.Errorf("stop raft to restart it: %w", err)
 	}
-	if emptyLog {
-		if err := h.stores.EmptyLog(); err != nil {
-			return fmt.Errorf("empty the raft log: %w", err)
-		}
+	if _, err := h.stores.Mend(); err != nil {
+		return err
 	}
 	return h.startLocked()
 }
@@ -138,7 +138,7 @@ func (h *raftHost) stop() error {
 	defer h.mu.Unlock()
 	h.stopped = true
 	if r := h.get(); r != nil {
-		return r.Shutdown().Error()
+		return r.shutdown()
 	}
 	return nil
 }
@@ -151,10 +151,22 @@ func (h *raftHost) Apply(command []byte, timeout time.Duration) pipeline.Future 
 // Barrier implements pipeline.Log.
 func (h *raftHost) Barrier(timeout time.Duration) error { return h.get().Barrier(timeout).Error() }
 
+// holds reports whether raft has everything up to an index here, if that index
+// was of the given term: it was committed, or it stands in the log.
+func (h *raftHost) holds(index, term uint64) bool {
+	if r := h.get(); r != nil && r.AppliedIndex() >= index {
+		return true
+	}
+	var entry raft.Log
+	return h.stores.Log.GetLog(index, &entry) == nil && entry.Term == term
+}
+
 // raftFSM stands between raft and the state machine: it confirms manifests, and
 // counts what the log holds.
 type raftFSM struct {
 	*fsm.FSM
+	// holds is raftHost's.
+	holds func(index, term uint64) bool
 	// restored is told that a manifest of a raft index was installed, while
 	// raft's main goroutine waits.
 	restored func(index uint64)
@@ -176,12 +188,20 @@ func (f *raftFSM) ApplyBatch(logs []*raft.Log) []any {
 	return f.FSM.ApplyBatch(logs)
 }
 
+// errHeld refuses an install that came late or twice: what it would install was
+// appended or installed since the guard let it pass. Raft would drop the log
+// behind it, which is acknowledged.
+var errHeld = errors.New("node: what the snapshot covers is here already")
+
 // Restore implements raft.FSM. The state machine confirms the manifest once
 // what it names is durable here; a crash before that is mended at boot.
 func (f *raftFSM) Restore(rc io.ReadCloser) error {
 	reader, err := manifestReader(rc)
 	if err != nil {
 		return err
+	}
+	if f.holds(reader.Index(), reader.Term()) {
+		return errHeld
 	}
 	if err := f.FSM.Restore(rc); err != nil {
 		return err

@@ -77,7 +77,7 @@ func (n *Node) awaitOutbox(ctx context.Context) {
 	}
 }
 
-func (n *Node) handOver(ctx context.Context, r *raft.Raft) error {
+func (n *Node) handOver(ctx context.Context, r *instance) error {
 	future := r.LeadershipTransfer()
 	done := make(chan error, 1)
 	go func() { done <- future.Error() }() // ends with raft's own deadline

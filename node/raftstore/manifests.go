@@ -129,6 +129,9 @@ type Reader struct {
 // Index is raft's index of the manifest.
 func (r *Reader) Index() uint64 { return r.meta.Index }
 
+// Term is the term of that index.
+func (r *Reader) Term() uint64 { return r.meta.Term }
+
 // Close implements io.Closer.
 func (r *Reader) Close() error { return nil }
 

@@ -61,6 +61,9 @@ type Stores struct {
 // ErrBackend says that the directory was made with the other backend.
 var ErrBackend = errors.New("raft log was made with another backend")
 
+// ErrNotEmpty says that the stores were used before.
+var ErrNotEmpty = errors.New("raft stores hold state already")
+
 // ErrLocked says that another process has the stores open.
 var ErrLocked = errors.New("raft stores are in use by another process")
 
@@ -130,8 +133,11 @@ func checkBackend(dir string, want Backend) error {
 		if want != WAL && want != BoltDB {
 			return fmt.Errorf("raftstore: unknown log backend %q: choose wal or boltdb", want)
 		}
-		if err := writeSynced(path, []byte(want)); err != nil {
+		if err := writeSynced(path+tempSuffix, []byte(want)); err != nil {
 			return err
+		}
+		if err := os.Rename(path+tempSuffix, path); err != nil {
+			return fmt.Errorf("raftstore: %w", err)
 		}
 		return syncDir(dir)
 	}
@@ -153,7 +159,12 @@ type State struct {
 }
 
 // Exists reports whether the node was ever part of a cluster.
-func (s State) Exists() bool { return s.LastLog > 0 || s.SnapshotIndex > 0 || s.Term > 0 }
+func (s State) Exists() bool { return s.Configured() || s.Term > 0 }
+
+// Configured reports whether the node knows a configuration. A node that crashed
+// just after it first heard of its leader has a term, and may have voted, and
+// knows nobody.
+func (s State) Configured() bool { return s.LastLog > 0 || s.SnapshotIndex > 0 }
 
 // State reads what the stores hold.
 func (s *Stores) State() (State, error) {
@@ -176,14 +187,58 @@ func (s *Stores) State() (State, error) {
 	return st, nil
 }
 
-// EmptyLog removes all log entries: for a log that ends before the snapshot,
-// which a crash during an install leaves behind.
-func (s *Stores) EmptyLog() error {
+// Mend drops a log that does not go on from the newest listed manifest, and
+// reports whether there was one. An install leaves such a log behind: what raft
+// had not removed when it crashed, or, with boltdb, never removes. It ends before
+// the manifest, or another entry than the manifest's stands at its index: then
+// nothing after that was ever committed. Raft must not run, and what the manifest
+// names must be durable.
+func (s *Stores) Mend() (bool, error) {
 	st, err := s.State()
-	if err != nil || st.LastLog == 0 {
+	if err != nil || st.LastLog == 0 || st.SnapshotIndex == 0 {
+		return false, err
+	}
+	fits := st.LastLog >= st.SnapshotIndex
+	if fits && st.FirstLog <= st.SnapshotIndex {
+		var entry raft.Log
+		err := s.Log.GetLog(st.SnapshotIndex, &entry)
+		if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
+			return false, fmt.Errorf("raftstore: read log entry %d: %w", st.SnapshotIndex, err)
+		}
+		// Not found: boltdb has a hole where a shorter log was not
+		// removed by an install, and what follows was appended since.
+		fits = err != nil || entry.Term == st.SnapshotTerm
+	}
+	if fits {
+		return false, nil
+	}
+	if err := s.Log.DeleteRange(st.FirstLog, st.LastLog); err != nil {
+		return false, fmt.Errorf("raftstore: empty the log: %w", err)
+	}
+	return true, nil
+}
+
+// Bootstrap writes the first configuration of a cluster as log entry 1. Its
+// commit point is that entry; the term follows, so that a crash before it leaves
+// stores that were never used. (Raft's own bootstrap writes the term first, and
+// refuses to go on after a crash between the two.) Exactly one server of the
+// cluster does it, once, before raft starts; ErrNotEmpty where there is state.
+func (s *Stores) Bootstrap(c raft.Configuration) error {
+	st, err := s.State()
+	if err != nil {
 		return err
 	}
-	return s.Log.DeleteRange(st.FirstLog, st.LastLog)
+	if st.Exists() {
+		return ErrNotEmpty
+	}
+	entry := &raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(c)}
+	if err := s.Log.StoreLog(entry); err != nil {
+		return fmt.Errorf("raftstore: bootstrap: %w", err)
+	}
+	if err := s.Vote.SetUint64([]byte(keyCurrentTerm), 1); err != nil {
+		return fmt.Errorf("raftstore: bootstrap: %w", err)
+	}
+	return nil
 }
 
 // Close closes the stores; raft must have stopped. It may be called twice.
