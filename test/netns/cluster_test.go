@@ -147,7 +147,7 @@ func (n *nodeAt) restart() {
 	n.c.t.Helper()
 	n.process = n.c.start(n.host.Name(), n.host.Name(), append([]string{
 		"serve", "--cluster", n.c.file, "--data", n.data, "--name", n.host.Name(),
-		"--timing", "loopback", "--log-level", "debug", "--exit-with-stdin",
+		"--log-level", "debug", "--exit-with-stdin",
 	}, n.args...)...)
 }
 

@@ -71,6 +71,18 @@ func TestJoinAndLeave(t *testing.T) {
 	})
 	byMDNS.restart()
 	endsRemoved(ctx, t, byMDNS)
+
+	// A leader hands over first.
+	lead, others := leader(ctx, t, rest...)
+	if err := lead.Leave(ctx, lead.host.At(apiPort)); err != nil {
+		t.Fatal(err)
+	}
+	if err := lead.ended(ctx); err != nil {
+		t.Errorf("the leader that left ended with %v", err)
+	}
+	awaitVoters(ctx, t, others)
+	last = others[0].submit(ctx, "the leader left").Sequence
+	sameChain(ctx, t, last+1, others...)
 }
 
 // promoted checks that a node was let in without a vote first, and got its vote

@@ -51,7 +51,7 @@ func (c *cluster) start(host, name string, args ...string) *process {
 	c.t.Cleanup(func() {
 		p.kill()
 		if c.t.Failed() {
-			c.t.Logf("the last lines of %s:\n%s", p.name, tailOf(p.log.all(), 40))
+			c.t.Logf("the last lines of %s:\n%s", p.name, tailOf(p.log.all(), 300))
 		}
 	})
 	return p
