@@ -131,6 +131,13 @@ func (n *Node) admit(ctx context.Context, m membership.Member) error {
 		return fmt.Errorf("%w: node %s", membership.ErrRemoved, m.NodeID)
 	}
 	n.members.locate(m.NodeID, m.PeerAddr)
+	// The joiner has fetched the chain up to a member's head. It can't go back
+	// to a manifest from before that, and would fetch all of it again.
+	if _, member := n.members.server(m.NodeID); !member {
+		if err := n.host.snapshotAll(n.cfg.Storage.SnapshotBytes, n.cfg.Storage.SnapshotLogs); err != nil {
+			n.log.Warn("no snapshot taken for a joining node", "joiner", short(m.NodeID), "error", err)
+		}
+	}
 	l.mu.Lock()
 	delete(l.refused, m.NodeID)
 	l.joins[m.NodeID] = m

@@ -16,7 +16,6 @@ import (
 	"github.com/exonode/exonode/fsm"
 	"github.com/exonode/exonode/node/pipeline"
 	"github.com/exonode/exonode/node/raftstore"
-	"github.com/exonode/exonode/transport"
 )
 
 // Timing is how patient raft is. The zero value is not valid; see LAN and
@@ -61,7 +60,8 @@ type raftHost struct {
 	id     raft.ServerID
 	fsm    *raftFSM
 	stores *raftstore.Stores
-	trans  *transport.Transport
+	// attach begins a session of the transport.
+	attach func() (raftSession, error)
 	logger *slog.Logger
 	// metrics is set before start.
 	metrics *metrics
@@ -97,7 +97,7 @@ func (h *raftHost) start() error {
 }
 
 func (h *raftHost) startLocked() error {
-	session, err := h.trans.AttachRaft()
+	session, err := h.attach()
 	if err != nil {
 		return fmt.Errorf("attach raft to the transport: %w", err)
 	}
@@ -240,6 +240,11 @@ func (h *raftHost) compact(everyBytes, everyLogs uint64) error {
 	if h.fsm.sinceBytes.Load() < everyBytes && h.fsm.sinceLogs.Load() < everyLogs {
 		return nil
 	}
+	return h.snapshot(everyBytes, everyLogs)
+}
+
+// snapshot takes a snapshot now, where anything is new.
+func (h *raftHost) snapshot(everyBytes, everyLogs uint64) error {
 	r := h.get()
 	reload := r.ReloadableConfig()
 	reload.TrailingLogs = trailing(h.fsm.allBytes.Load(), h.fsm.allLogs.Load(), everyBytes, everyLogs)
@@ -263,6 +268,14 @@ func (h *raftHost) compact(everyBytes, everyLogs uint64) error {
 	h.metrics.snapshot(took, meta.Size)
 	h.logger.Info("snapshot taken", "raft_index", meta.Index, "bytes", meta.Size, "took", took, "trailing_logs", reload.TrailingLogs)
 	return rc.Close()
+}
+
+// snapshotAll is snapshot, of all that is committed so far: on the leader.
+func (h *raftHost) snapshotAll(everyBytes, everyLogs uint64) error {
+	if err := h.Barrier(barrierTimeout); err != nil {
+		return fmt.Errorf("barrier: %w", err)
+	}
+	return h.snapshot(everyBytes, everyLogs)
 }
 
 // trailing is how many log entries stay behind a snapshot, given what the log

@@ -173,15 +173,23 @@ func (a *absence) log() string {
 
 var restored = regexp.MustCompile(`msg="snapshot restored" .*entries=(\d+)`)
 
+// installed returns how many entries the manifests have that a node's log tells
+// of.
+func installed(t *testing.T, log string) (sizes []uint64) {
+	t.Helper()
+	for _, m := range restored.FindAllStringSubmatch(log, -1) {
+		size, err := strconv.ParseUint(m[1], 10, 64)
+		must(t, err)
+		sizes = append(sizes, size)
+	}
+	return sizes
+}
+
 // fetched returns how many entries the node has fetched since it came back, and
 // how many entries the manifests name that it installed.
 func (a *absence) fetched() (n uint64, installs []uint64) {
 	a.c.t.Helper()
-	for _, m := range restored.FindAllStringSubmatch(a.log(), -1) {
-		size, err := strconv.ParseUint(m[1], 10, 64)
-		must(a.c.t, err)
-		installs = append(installs, size)
-	}
+	installs = installed(a.c.t, a.log())
 	if len(installs) == 0 {
 		a.c.t.Fatalf("%s came back without a manifest", a.name)
 	}

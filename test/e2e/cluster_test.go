@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -115,6 +116,15 @@ func tail(path string, lines int) string {
 	}
 	all := strings.Split(strings.TrimSpace(string(b)), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// freeAddr is a port of loopback that was free a moment ago.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	return l.Addr().String()
 }
 
 func must(t *testing.T, err error) {
@@ -256,7 +266,11 @@ func (c *cluster) metric(name, metric string) float64 {
 }
 
 func (c *cluster) tryMetric(ctx context.Context, name, metric string) (float64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.addr(name)+"/metrics", nil)
+	return c.metricAt(ctx, c.addr(name), metric)
+}
+
+func (c *cluster) metricAt(ctx context.Context, addr, metric string) (float64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/metrics", nil)
 	if err != nil {
 		return 0, err
 	}
@@ -274,7 +288,7 @@ func (c *cluster) tryMetric(ctx context.Context, name, metric string) (float64, 
 			return strconv.ParseFloat(strings.TrimSpace(value), 64)
 		}
 	}
-	return 0, fmt.Errorf("%s has no metric %s", name, metric)
+	return 0, fmt.Errorf("%s has no metric %s", addr, metric)
 }
 
 // records reads the first entries of a node's chain, as it tells them.
