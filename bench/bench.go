@@ -55,7 +55,10 @@ type Config struct {
 const minPayload = 96
 
 func (cfg *Config) setDefaults() error {
-	if cfg.Nodes == 0 {
+	switch {
+	case len(cfg.Addresses) > 0:
+		cfg.Nodes = len(cfg.Addresses)
+	case cfg.Nodes == 0:
 		cfg.Nodes = 3
 	}
 	if cfg.Binary == "" {

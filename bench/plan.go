@@ -60,9 +60,6 @@ func (b *bench) cells() []Cell {
 		}
 	}
 	nodes := b.cfg.Nodes
-	if len(b.cfg.Addresses) > 0 {
-		nodes = len(b.cfg.Addresses)
-	}
 	targets := []Target{Leader, All}
 	if nodes == 1 {
 		targets = targets[:1]

@@ -46,9 +46,6 @@ workspace bench.`,
 					cfg.Writers = []int{1, 256}
 				}
 			}
-			if cmd.Flags().Changed("addr") {
-				cfg.Addresses = a.addrs
-			}
 			var err error
 			if cfg.TLS, err = a.clientTLS(); err != nil {
 				return err
@@ -57,6 +54,9 @@ workspace bench.`,
 		},
 	}
 	flags := cmd.Flags()
+	// Not the shared flag: addresses in the environment, which are there to
+	// use a cluster, must not have it filled with a benchmark's events.
+	flags.StringSliceVar(&cfg.Addresses, "addr", nil, "API `addresses` of a running cluster to measure instead, separated by commas")
 	flags.DurationVar(&cfg.Duration, "duration", 5*time.Second, "how long each cell is measured")
 	flags.IntSliceVar(&cfg.Writers, "writers", []int{1, 64, 256, 1024}, "`numbers` of concurrent writers")
 	flags.IntVar(&cfg.Payload, "payload", 256, "`bytes` of each event's payload")
@@ -66,6 +66,7 @@ workspace bench.`,
 	flags.StringSliceVar(&cfg.Only, "only", nil, "measure only what has one of these `texts` in its name")
 	flags.StringVar(&cfg.ProfileDir, "profile", "", "write profiles of all processes to this `directory`")
 	flags.BoolVar(&benchstat, "benchstat", false, "print lines that benchstat reads")
+	operands(cmd, "addr", "duration", "writers", "payload", "nodes", "dir", "quick", "only", "profile", "benchstat")
 	return cmd
 }
 
@@ -79,6 +80,7 @@ func (a *app) bench(cmd *cobra.Command, cfg bench.Config, benchstat bool) error 
 		return &usageError{err}
 	}
 	switch {
+	case err != nil && len(report.Limits)+len(report.Rows) == 0:
 	case benchstat:
 		if perr := report.Benchstat(a.stdout); err == nil {
 			err = perr
