@@ -98,7 +98,7 @@ func (r *RaftTransport) SetHeartbeatHandler(f func(raft.RPC)) { r.beat.Store(&f)
 // AppendEntries implements raft.Transport.
 func (r *RaftTransport) AppendEntries(id raft.ServerID, target raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if !isHeartbeat(req) {
-		return r.roundTrip(id, target, kindAppend, req, resp, r.t.cfg.Limits.RPC)
+		return r.appendEntries(id, target, req, resp)
 	}
 	start := time.Now()
 	err := r.roundTrip(id, target, kindAppend, req, resp, r.t.cfg.Limits.Beat)
@@ -106,6 +106,30 @@ func (r *RaftTransport) AppendEntries(id raft.ServerID, target raft.ServerAddres
 		r.t.counters.observeRTT(string(target), time.Since(start))
 	}
 	return err
+}
+
+// appendRetry is how often an append tries to reach a peer.
+const appendRetry = 50 * time.Millisecond
+
+// appendEntries waits for a peer that can't be reached, for as long as an RPC
+// may take. Raft doubles its pause with every failure, up to ten seconds, and
+// looks up from it for nothing: a peer that comes back would wait as long for
+// its first entries.
+func (r *RaftTransport) appendEntries(id raft.ServerID, target raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	give := time.Now().Add(r.t.cfg.Limits.RPC)
+	for {
+		err := r.roundTrip(id, target, kindAppend, req, resp, r.t.cfg.Limits.RPC)
+		if !errors.Is(err, ErrUnreachable) || errors.Is(err, ErrClosed) || time.Until(give) < appendRetry {
+			return err
+		}
+		timer := time.NewTimer(appendRetry)
+		select {
+		case <-timer.C:
+		case <-r.ctx.Done():
+			timer.Stop()
+			return err
+		}
+	}
 }
 
 // isHeartbeat tells raft's heartbeats from appends, as raft's own transport

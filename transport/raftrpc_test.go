@@ -277,12 +277,38 @@ func TestRPCToSilentPeerEnds(t *testing.T) {
 		send(nil, 0)
 		w.net.Isolate("a", "b")
 		send(transport.ErrInterrupted, 10*time.Second)
-		send(transport.ErrUnreachable, 3*time.Second)
+		send(transport.ErrUnreachable, 15*time.Second)
 		w.net.Join("a", "b")
-		time.Sleep(time.Second) // in the bubble
-		send(nil, 0)
+		send(nil, 2*time.Second)
 	})
 }
+
+// Raft pauses longer with every append that fails; one that waits reaches the
+// peer as soon as it is back.
+func TestAppendWaitsForThePeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, a, b, client, server := rpcPair(t)
+		serve(t, server, func(raft.RPC) (any, error) { return new(raft.AppendEntriesResponse), nil })
+		w.net.Isolate("a", "b")
+		start := time.Now()
+		time.AfterFunc(6*time.Second, func() { w.net.Join("a", "b") })
+		err := client.AppendEntries(b.ServerID(), b.raftAddr(), appendRequest(a), new(raft.AppendEntriesResponse))
+		if d := time.Since(start); err != nil || d < 6*time.Second || d > 9*time.Second {
+			t.Errorf("%v after %v", err, d)
+		}
+		// It does not hold up the end of the session.
+		w.net.Isolate("a", "b")
+		start = time.Now()
+		time.AfterFunc(time.Second, func() { _ = client.Close() })
+		err = client.AppendEntries(b.ServerID(), b.raftAddr(), appendRequest(a), new(raft.AppendEntriesResponse))
+		if d := time.Since(start); err == nil || d > time.Second+appendRetry {
+			t.Errorf("closed: %v after %v", err, d)
+		}
+	})
+}
+
+// appendRetry is how often an append tries to reach a peer.
+const appendRetry = 50 * time.Millisecond
 
 func TestPipelineKeepsOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
