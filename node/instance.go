@@ -6,9 +6,15 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-
-	"github.com/exonode/exonode/transport"
 )
+
+// raftSession is the raft.Transport of one instance; *transport.RaftTransport is
+// one.
+type raftSession interface {
+	raft.Transport
+	raft.WithPreVote
+	raft.WithClose
+}
 
 // instance is one life of raft, with its session of the transport. What it
 // overrides are raft's calls whose futures raft may never answer: when it shuts
@@ -17,7 +23,7 @@ import (
 // raft.ErrRaftShutdown: their outcome is unknown then.
 type instance struct {
 	*raft.Raft
-	session *transport.RaftTransport
+	session raftSession
 	// ended is closed once all of raft's goroutines have ended.
 	ended chan struct{}
 	once  sync.Once

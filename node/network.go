@@ -61,7 +61,7 @@ func (n *Node) openNetwork() (err error) {
 	if err != nil {
 		return err
 	}
-	host.trans = n.trans
+	host.attach = func() (raftSession, error) { return n.trans.AttachRaft() }
 	n.catchup, err = fsm.NewCatchup(n.fsm, &fetcher{trans: n.trans, peers: n.fetchPeers})
 	if err != nil {
 		return err
