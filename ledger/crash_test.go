@@ -58,9 +58,9 @@ func TestCreateCrash(t *testing.T) {
 // promoted entries included. Each time the store comes back as a prefix of what
 // was done, with at least what was flushed, and goes on.
 func TestCrashAtWrites(t *testing.T) {
-	every := 30 // writes
+	every := 25 // writes
 	if testing.Short() {
-		every = 200
+		every = 150
 	}
 	for seed := range uint64(2) {
 		rng := rand.New(rand.NewPCG(seed, 7))
@@ -72,10 +72,14 @@ func TestCrashAtWrites(t *testing.T) {
 		var mu sync.Mutex
 		var crashes []crashed
 		var flushed atomic.Uint64
+		writes := rng.IntN(every)
 		wrapped := errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
 			mu.Lock()
 			defer mu.Unlock()
-			if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && rng.IntN(every) == 0 {
+			if op.Kind.ReadOrWrite() != errorfs.OpIsWrite {
+				return nil
+			}
+			if writes++; writes%every == 0 {
 				at := flushed.Load() // before the disk is cloned
 				crashes = append(crashes, crashed{crash(disk, rng), at})
 			}
@@ -121,9 +125,10 @@ func TestCrashAtWrites(t *testing.T) {
 			again.Head, again.Index = s.Staged(), meta.Applied
 			must(t, s.Stage(again.NextN(10, 10)), s.Promote(nil, again.Index, 1, 0), s.Commit(again.NextN(10, 10)), s.Close())
 		}
+		// How many writes there are is Pebble's business, and the clock's.
 		t.Logf("%d crashes", len(crashes))
-		if len(crashes) < 10 {
-			t.Errorf("only %d crashes", len(crashes))
+		if len(crashes) == 0 {
+			t.Error("no crash")
 		}
 	}
 }

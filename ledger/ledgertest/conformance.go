@@ -51,7 +51,11 @@ func Run(t *testing.T, f Fixture) {
 	t.Run("CommitDropsStaging", func(t *testing.T) { testCommitDropsStaging(t, f) })
 	t.Run("Flush", func(t *testing.T) { testFlush(t, f) })
 	t.Run("RefusesGap", func(t *testing.T) { testRefusesGap(t, f) })
-	for seed := range uint64(6) {
+	seeds := uint64(6)
+	if testing.Short() {
+		seeds = 1
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprintf("Random%d", seed), func(t *testing.T) { testRandom(t, f, seed) })
 	}
 }
