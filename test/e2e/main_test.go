@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,7 +16,17 @@ func TestMain(m *testing.M) {
 	if faultyNode() {
 		return // it was: this process was a node
 	}
+	flag.Parse()
+	if !parallelSet() {
+		// The tests wait more than they work.
+		_ = flag.Set("test.parallel", "4")
+	}
 	os.Exit(run(m))
+}
+
+func parallelSet() (set bool) {
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == "test.parallel" })
+	return set
 }
 
 func run(m *testing.M) int {
