@@ -145,10 +145,6 @@ func (n *Node) gossipAddrOf(ctx context.Context, id string) string {
 	return ""
 }
 
-func (n *Node) gossipMembers() []membership.GossipMember { return n.gossip.Members() }
-
-func (n *Node) gossipView() []membership.GossipMember { return n.gossip.Members() }
-
 func (n *Node) gossipMeta(id string) membership.Meta {
 	for _, g := range n.gossip.Members() {
 		if g.NodeID == id {
@@ -209,15 +205,21 @@ func (n *Node) describe(m *server.Member) {
 	}
 }
 
-// notedStates are the newest cluster.peer.state entries of the members, read
-// from the chain when this node begins to lead, and kept by it from then on.
+// loadNoted reads the newest cluster.peer.state entries of the members from the
+// chain, when this node begins to lead; it keeps them from then on.
 func (n *Node) loadNoted(ctx context.Context) (map[string]membership.PeerState, error) {
 	noted := make(map[string]membership.PeerState)
 	filter := chain.Filter{Workspace: pipeline.SystemWorkspace, Kind: catalog.KindClusterPeerState}
-	members := len(n.members.configuration().Servers)
+	missing := make(map[string]bool)
+	for _, s := range n.members.configuration().Servers {
+		missing[fsm.NodeID(string(s.ID))] = true
+	}
 	for rec, err := range n.ledger.Scan(filter, 0, n.head().Size, true) {
+		if err == nil {
+			err = ctx.Err()
+		}
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("read what was noted of the members: %w", err)
 		}
 		env, err := chain.DecodeEnvelope(rec.Envelope)
 		if err != nil {
@@ -227,10 +229,11 @@ func (n *Node) loadNoted(ctx context.Context) (map[string]membership.PeerState, 
 		if err := json.Unmarshal(env.Payload, &p); err != nil {
 			return nil, fmt.Errorf("entry %d: %w", rec.Sequence, err)
 		}
-		if _, ok := noted[p.NodeID]; !ok {
+		if missing[p.NodeID] {
 			noted[p.NodeID] = membership.PeerState(p.To)
+			delete(missing, p.NodeID)
 		}
-		if len(noted) >= members {
+		if len(missing) == 0 {
 			break
 		}
 	}

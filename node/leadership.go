@@ -25,13 +25,16 @@ type leadership struct {
 
 	mu sync.Mutex // guards the fields below
 	// silent are peers whose heartbeats fail, with when they last answered.
-	silent   map[raft.ServerID]time.Time
-	since    time.Time // this node leads since; zero where it does not
+	silent map[raft.ServerID]time.Time
+	since  time.Time // this node leads since; zero where it does not
+	// joins and removals are what somebody asked for and waits for, by node
+	// id; waiting counts who does. What nobody waits for any more is not
+	// done: it was answered with an error.
 	joins    map[string]membership.Member
 	removals map[string]membership.Removal
+	waiting  map[string]int
 	refused  map[string]string // by node id: why the plan refuses its request
 	noted    map[string]membership.PeerState
-	pilot    *membership.Autopilot
 }
 
 func (l *leadership) init() {
@@ -40,7 +43,29 @@ func (l *leadership) init() {
 	l.silent = make(map[raft.ServerID]time.Time)
 	l.joins = make(map[string]membership.Member)
 	l.removals = make(map[string]membership.Removal)
+	l.waiting = make(map[string]int)
 	l.refused = make(map[string]string)
+}
+
+// ask records a request about a node. The caller calls the returned function
+// when it does not wait any more.
+func (l *leadership) ask(nodeID string, record func()) (done func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.refused, nodeID)
+	l.waiting[nodeID]++
+	record()
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.waiting[nodeID]--; l.waiting[nodeID] > 0 {
+			return
+		}
+		delete(l.waiting, nodeID)
+		delete(l.joins, nodeID)
+		delete(l.removals, nodeID)
+		delete(l.refused, nodeID)
+	}
 }
 
 func (l *leadership) wake() {
@@ -126,13 +151,21 @@ func (n *Node) follow(r *instance) {
 }
 
 // startLeading runs lead for one term; the returned function stops and joins.
+// Where it fails and raft still leads, it tries again: else nobody would lead.
 func (n *Node) startLeading(ctx context.Context, r *instance, term uint64) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := n.lead(ctx, r, term); err != nil && ctx.Err() == nil {
+		for {
+			err := n.lead(ctx, r, term)
+			if ctx.Err() != nil {
+				return
+			}
 			n.log.Warn("leading ended", "term", term, "error", err)
+			if !r.leads() || r.CurrentTerm() != term || !sleep(ctx, observeEvery) {
+				return
+			}
 		}
 	}()
 	return func() {
@@ -174,6 +207,7 @@ func (n *Node) lead(ctx context.Context, r *instance, term uint64) error {
 	clear(l.silent)
 	l.mu.Unlock()
 	defer func() {
+		n.pipeline.SetRole(pipeline.Role{})
 		l.mu.Lock()
 		l.since = time.Time{}
 		l.mu.Unlock()
@@ -226,9 +260,6 @@ func (n *Node) runPlans(ctx context.Context, r *instance) error {
 		return err
 	}
 	l := &n.leadership
-	l.mu.Lock()
-	l.pilot = pilot
-	l.mu.Unlock()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { _ = pilot.Run(ctx) }) // its error is always nil
@@ -251,7 +282,9 @@ func (n *Node) carryOut(ctx context.Context, changer *membership.Changer, a memb
 	l := &n.leadership
 	if a.Do == membership.DoRefuse || a.Do == membership.DoHold {
 		l.mu.Lock()
-		l.refused[a.NodeID] = a.Reason
+		if l.waiting[a.NodeID] > 0 {
+			l.refused[a.NodeID] = a.Reason
+		}
 		if a.Do == membership.DoRefuse {
 			delete(l.joins, a.NodeID)
 			delete(l.removals, a.NodeID)
@@ -284,11 +317,14 @@ func (n *Node) carryOut(ctx context.Context, changer *membership.Changer, a memb
 func (n *Node) sealChange(ctx context.Context, a membership.Action) error {
 	l := &n.leadership
 	l.mu.Lock()
-	joiner := l.joins[a.NodeID]
+	joiner, joins := l.joins[a.NodeID]
 	l.mu.Unlock()
 	var payload any
 	switch a.Witness {
 	case membership.KindPeerAdd:
+		if !joins {
+			return errors.New("it does not ask any more")
+		}
 		payload = peerAdded(joiner, n.gossipMeta(a.NodeID))
 	case membership.KindPeerRemove:
 		payload = catalog.ClusterPeerRemove{NodeID: a.NodeID, Name: n.nameOf(a.NodeID)}
@@ -314,12 +350,10 @@ func (n *Node) planInput() membership.PlanInput {
 	view := n.fsm.View()
 	in := membership.PlanInput{
 		Now: time.Now(), Self: string(n.host.id), GossipSince: n.started,
-		Gossip: n.gossipView(), Removed: view.RemovedNodes(),
+		Gossip: n.gossip.Members(), Removed: view.RemovedNodes(),
 		Policy: membership.DefaultPolicy(),
 	}
-	// A dead voter goes, and is locked out, only once another has taken its
-	// place: never so that the cluster shrinks.
-	in.Policy.MinVoters = 0
+	voters := 0
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	in.LeaderSince = l.since
@@ -334,9 +368,10 @@ func (n *Node) planInput() membership.PlanInput {
 		}
 		in.Servers = append(in.Servers, server)
 		if server.Voter {
-			in.Policy.MinVoters++
+			voters++
 		}
 	}
+	in.Policy.MinVoters = healthyVoters(voters)
 	for _, j := range l.joins {
 		in.Joins = append(in.Joins, j)
 	}
@@ -345,3 +380,8 @@ func (n *Node) planInput() membership.PlanInput {
 	}
 	return in
 }
+
+// healthyVoters is how many healthy voters must be left for a dead one to go, and
+// be locked out: it goes only once another has taken its place, which an even
+// number of voters shows. The cluster bears no fewer failures then than before.
+func healthyVoters(voters int) int { return max(3, (voters-1)|1) }

@@ -126,7 +126,9 @@ func (n *Node) serveRemove(ctx context.Context, _ transport.Peer, request []byte
 
 // admit waits, on the leader, until a joiner is in the configuration.
 func (n *Node) admit(ctx context.Context, m membership.Member) error {
-	l := &n.leadership
+	if !n.host.get().leads() {
+		return errNotLeader
+	}
 	if n.fsm.View().Removed(m.NodeID) {
 		return fmt.Errorf("%w: node %s", membership.ErrRemoved, m.NodeID)
 	}
@@ -138,10 +140,8 @@ func (n *Node) admit(ctx context.Context, m membership.Member) error {
 			n.log.Warn("no snapshot taken for a joining node", "joiner", short(m.NodeID), "error", err)
 		}
 	}
-	l.mu.Lock()
-	delete(l.refused, m.NodeID)
-	l.joins[m.NodeID] = m
-	l.mu.Unlock()
+	l := &n.leadership
+	defer l.ask(m.NodeID, func() { l.joins[m.NodeID] = m })()
 	return n.until(ctx, m.NodeID, func() bool {
 		s, ok := n.members.server(m.NodeID)
 		return ok && string(s.ID) == m.ServerID
@@ -150,22 +150,25 @@ func (n *Node) admit(ctx context.Context, m membership.Member) error {
 
 // remove waits, on the leader, until a node is out of the configuration.
 func (n *Node) remove(ctx context.Context, r membership.Removal) error {
-	l := &n.leadership
+	if !n.host.get().leads() {
+		return errNotLeader
+	}
 	if _, ok := n.members.server(r.NodeID); !ok {
 		if n.members.removed(r.NodeID) {
 			return nil // by an earlier attempt of the caller
 		}
 		return fmt.Errorf("%w: node %s is not a member", membership.ErrRefused, r.NodeID)
 	}
-	l.mu.Lock()
-	delete(l.refused, r.NodeID)
-	l.removals[r.NodeID] = r
-	l.mu.Unlock()
+	l := &n.leadership
+	defer l.ask(r.NodeID, func() { l.removals[r.NodeID] = r })()
 	return n.until(ctx, r.NodeID, func() bool {
 		_, ok := n.members.server(r.NodeID)
 		return !ok
 	})
 }
+
+// errNotLeader answers what only the leader can do.
+var errNotLeader = fmt.Errorf("%w: this node does not lead", membership.ErrUnavailable)
 
 // until pokes the leader's loop and waits for it to bring something about, or
 // to refuse it.
@@ -182,8 +185,8 @@ func (n *Node) until(ctx context.Context, nodeID string, done func() bool) error
 		switch {
 		case refused:
 			return fmt.Errorf("%w: %s", membership.ErrRefused, why)
-		case !leading && n.host.get().State() != raft.Leader:
-			return fmt.Errorf("%w: this node does not lead any more", membership.ErrUnavailable)
+		case !leading && !n.host.get().leads():
+			return errNotLeader
 		}
 		select {
 		case <-ctx.Done():
@@ -308,7 +311,7 @@ func (n *Node) memberList(leader string) []server.Member {
 		seen[m.NodeID] = true
 		out = append(out, m)
 	}
-	for _, g := range n.gossipMembers() {
+	for _, g := range n.gossip.Members() {
 		if !seen[g.NodeID] {
 			m := server.Member{NodeID: g.NodeID, Suffrage: "none", LastContact: -1}
 			n.describe(&m)
