@@ -362,26 +362,30 @@ func (n *Node) Run(ctx context.Context) error {
 	pipelineDone := make(chan struct{})
 	group.Go(func() error { defer close(pipelineDone); return n.pipeline.Run(pipelineCtx) })
 
-	failed := make(chan error, 1)
-	go func() { failed <- n.bootNetwork(ctx, run) }() // joined below: it ends with ctx
+	boot := make(chan error, 1)
+	go func() { boot <- n.bootNetwork(ctx, run) }() // joined below: it ends with ctx
 	var err error
+	booted := false
 	select {
-	case err = <-failed:
-		if err == nil {
-			select {
-			case <-ctx.Done():
-			case <-groupCtx.Done():
-			case <-n.leave:
-			}
-		}
+	case err = <-boot:
+		booted = true
 	case <-groupCtx.Done():
-		cancel()
-		err = <-failed
+	case <-n.leave:
 	}
-	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-		err = nil
+	if booted && err == nil {
+		select {
+		case <-ctx.Done():
+		case <-groupCtx.Done():
+		case <-n.leave:
+		}
 	}
 	cancel()
+	if !booted {
+		err = <-boot
+	}
+	if errors.Is(err, ctx.Err()) {
+		err = nil
+	}
 	return errors.Join(err, n.shutdown(stopPipeline, pipelineDone, stopBackground, group))
 }
 

@@ -13,7 +13,6 @@ import (
 
 	"crypto/x509"
 
-	"github.com/hashicorp/raft"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -49,8 +48,8 @@ func (n *Node) shutdown(stopPipeline func(), pipelineDone <-chan struct{}, stopB
 	errs = append(errs, n.witnessShutdown(reason))
 	r := n.host.get()
 	if r != nil && reason == "stopped" {
-		n.awaitOutbox(ctx)
-		if r.State() == raft.Leader && len(n.members.configuration().Servers) > 1 {
+		n.awaitOutbox(ctx, pipelineDone)
+		if r.leads() && len(n.members.configuration().Servers) > 1 {
 			if err := n.handOver(ctx, r); err != nil {
 				n.log.Warn("leadership not handed over", "error", err)
 			}
@@ -68,11 +67,17 @@ func (n *Node) shutdown(stopPipeline func(), pipelineDone <-chan struct{}, stopB
 	return errors.Join(errs...)
 }
 
-// awaitOutbox gives the outbox time to be delivered.
-func (n *Node) awaitOutbox(ctx context.Context) {
+// awaitOutbox gives the outbox time to be delivered, while there is a way.
+func (n *Node) awaitOutbox(ctx context.Context, pipelineDone <-chan struct{}) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
 	for n.outbox.Len() > 0 && n.members.Leader() != "" {
-		if !sleep(ctx, 20*time.Millisecond) {
+		select {
+		case <-ctx.Done():
 			return
+		case <-pipelineDone:
+			return
+		case <-tick.C:
 		}
 	}
 }
