@@ -2,7 +2,10 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -64,17 +67,32 @@ func (w *witness) write(kind, cause, subject string, payload any) error {
 	if err != nil {
 		return fmt.Errorf("witness %s: %w", kind, err)
 	}
-	item, err := json.Marshal(note{
-		Kind: kind, ID: w.nodeID + "/" + w.boot + "/" + cause, Subject: subject,
-		Time: w.clock().UnixNano(), Payload: b,
-	})
+	item, err := json.Marshal(note{Kind: kind, ID: w.id(cause), Subject: subject, Time: w.clock().UnixNano(), Payload: b})
 	if err != nil {
 		return fmt.Errorf("witness %s: %w", kind, err)
 	}
-	if _, err := w.outbox.Append(item); err != nil {
+	_, err = w.outbox.Append(item)
+	if errors.Is(err, outbox.ErrFull) {
+		// Without a leader for that long. The node must not fail for what
+		// it has to tell: it may be the one that brings a leader back.
+		w.logger.Error("the outbox is full; an event of the node is lost", "kind", kind, "id", cause, "error", err)
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("witness %s: %w", kind, err)
 	}
 	return nil
+}
+
+// id names an event of this boot by its cause, which may be long: it has
+// addresses in it.
+func (w *witness) id(cause string) string {
+	id := w.nodeID + "/" + w.boot + "/"
+	if len(id)+len(cause) > chain.MaxID {
+		sum := sha256.Sum256([]byte(cause))
+		cause = hex.EncodeToString(sum[:])
+	}
+	return id + cause
 }
 
 // drainBatch is how many notes travel at once.
@@ -117,7 +135,9 @@ func (w *witness) deliver(ctx context.Context, p *pipeline.Pipeline, items []out
 	for _, item := range items {
 		var n note
 		if err := json.Unmarshal(item.Data, &n); err != nil {
-			return fmt.Errorf("outbox item %d: %w", item.ID, err)
+			// It never will be one: it must not keep the others.
+			w.logger.Error("what the outbox holds is no event", "item", item.ID, "error", err)
+			continue
 		}
 		proposals = append(proposals, n.proposal(w.nodeID))
 	}
