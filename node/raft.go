@@ -308,5 +308,10 @@ func (s slogSink) Accept(name string, level hclog.Level, msg string, args ...any
 	case hclog.Warn:
 		to = slog.LevelInfo
 	}
+	for i, a := range args {
+		if f, ok := a.(hclog.Format); ok && len(f) > 0 {
+			args[i] = fmt.Sprintf(fmt.Sprint(f[0]), f[1:]...)
+		}
+	}
 	s.logger.Log(context.Background(), to, msg, args...)
 }
