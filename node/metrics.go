@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
 // metrics are what the node counts itself; the server has more of them, from
@@ -30,7 +31,10 @@ func (n *Node) newMetrics() (*metrics, error) {
 			Help: "Bytes of the newest snapshot that this node took.",
 		}),
 	}
-	collectors := []prometheus.Collector{m.snapshots, m.snapshotBytes}
+	all := []prometheus.Collector{
+		m.snapshots, m.snapshotBytes,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	}
 	stats := n.pipeline.Stats()
 	for _, c := range []struct {
 		name, help string
@@ -43,13 +47,13 @@ func (n *Node) newMetrics() (*metrics, error) {
 		{"exonode_pipeline_barriers_total", "Barriers for reads that no command carried.", load(&stats.Barriers)},
 		{"exonode_pipeline_retries_total", "Events that were sent again, since their attempt failed.", load(&stats.Retries)},
 	} {
-		collectors = append(collectors, prometheus.NewCounterFunc(
+		all = append(all, prometheus.NewCounterFunc(
 			prometheus.CounterOpts{Name: c.name, Help: c.help},
 			func() float64 { return float64(c.value()) },
 		))
 	}
 	var errs []error
-	for _, c := range collectors {
+	for _, c := range all {
 		errs = append(errs, n.registry.Register(c))
 	}
 	if err := errors.Join(errs...); err != nil {
