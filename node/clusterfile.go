@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/exonode/exonode/chain"
@@ -54,6 +55,9 @@ func ParseClusterFile(b []byte) (*ClusterFile, error) {
 	d.DisallowUnknownFields()
 	if err := d.Decode(&c); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrClusterFile, err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, fmt.Errorf("%w: there is more behind its end", ErrClusterFile)
 	}
 	if c.Format != ClusterFormat {
 		return nil, fmt.Errorf("%w: format is %q, this exonode reads %q", ErrClusterFile, c.Format, ClusterFormat)

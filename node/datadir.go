@@ -57,16 +57,8 @@ func openDataDir(path, genesis string) (_ *dataDir, err error) {
 		return nil, accessError(path, err)
 	}
 	d := &dataDir{path: path}
-	format, err := os.ReadFile(d.sub("FORMAT"))
-	fresh := errors.Is(err, fs.ErrNotExist)
-	if err != nil && !fresh {
-		return nil, accessError(path, err)
-	}
-	if fresh {
-		if err := mustBeEmpty(path); err != nil {
-			return nil, err
-		}
-	} else if err := checkFormat(path, string(format), genesis); err != nil {
+	// Before anything is written: a directory that is not ours stays as it is.
+	if _, err := d.inspect(genesis); err != nil {
 		return nil, err
 	}
 	if d.lock, err = os.OpenFile(d.sub("LOCK"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
@@ -79,13 +71,30 @@ func openDataDir(path, genesis string) (_ *dataDir, err error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	if fresh {
-		if err := writeFileSynced(d.sub("FORMAT"), []byte(dataFormat+"\n"+genesis+"\n"), 0o600); err != nil {
-			d.lock.Close()
-			return nil, accessError(path, err)
+	// Again: another process may have had it in between.
+	fresh, err := d.inspect(genesis)
+	if err == nil && fresh {
+		if werr := writeFileSynced(d.sub("FORMAT"), []byte(dataFormat+"\n"+genesis+"\n"), 0o600); werr != nil {
+			err = accessError(path, werr)
 		}
 	}
+	if err != nil {
+		return nil, errors.Join(err, d.lock.Close())
+	}
 	return d, nil
+}
+
+// inspect reports whether the directory is new, and refuses one that is not for
+// us.
+func (d *dataDir) inspect(genesis string) (fresh bool, err error) {
+	format, err := os.ReadFile(d.sub("FORMAT"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return true, mustBeEmpty(d.path)
+	case err != nil:
+		return false, accessError(d.path, err)
+	}
+	return false, checkFormat(d.path, string(format), genesis)
 }
 
 func (d *dataDir) Close() error { return d.lock.Close() }
@@ -95,14 +104,14 @@ func accessError(path string, err error) error {
 }
 
 // mustBeEmpty refuses a directory that holds anything but what a crash of
-// openDataDir leaves.
+// openDataDir leaves, or a new file system has at its root.
 func mustBeEmpty(path string) error {
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		return accessError(path, err)
 	}
 	for _, e := range entries {
-		if n := e.Name(); n != "LOCK" && !strings.HasPrefix(n, "FORMAT") {
+		if n := e.Name(); n != "LOCK" && n != "FORMAT.tmp" && n != "lost+found" {
 			return fmt.Errorf("%w: %s holds %q and no FORMAT file: choose an empty directory", ErrForeignData, path, n)
 		}
 	}
