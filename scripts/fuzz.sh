@@ -1,6 +1,8 @@
 #!/bin/sh
-# Runs every fuzz target of the tree for the time given (3s), one after the
-# other. Each starts from its committed corpus.
+# Runs every fuzz target of the tree for the time given (3s), or a number of
+# inputs (2000x: the go command can report its own deadline as a failure where a
+# busy machine makes workers late), one after the other. Each starts from its
+# committed corpus.
 set -eu
 time=${1:-3s}
 count=0
