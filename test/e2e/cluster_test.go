@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -43,9 +42,6 @@ type cluster struct {
 	client *client.Client
 	// ids are the node ids, by name.
 	ids map[string]string
-	// mortal are nodes whose process may end by itself.
-	mu     sync.Mutex
-	mortal map[string]bool
 }
 
 // newCluster makes a cluster that ends with the test. Nothing runs yet.
@@ -58,7 +54,7 @@ func newCluster(t *testing.T, cfg lab.Config) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{Lab: l, t: t, ctx: ctx, ids: make(map[string]string), mortal: make(map[string]bool)}
+	c := &cluster{Lab: l, t: t, ctx: ctx, ids: make(map[string]string)}
 	t.Cleanup(c.end)
 	c.client = c.newClient(0)
 	return c
@@ -89,9 +85,7 @@ func (c *cluster) end() {
 	for {
 		select {
 		case e := <-c.Ended():
-			if !c.isMortal(e.Name) {
-				c.t.Errorf("%s ended by itself: %v", e.Name, e.Err)
-			}
+			c.t.Errorf("%s ended by itself: %v", e.Name, e.Err)
 			continue
 		default:
 		}
@@ -103,18 +97,6 @@ func (c *cluster) end() {
 	for _, n := range c.Nodes() {
 		c.t.Logf("end of the log of %s:\n%s", n.Name, tail(c.LogFile(n.Name), 60))
 	}
-}
-
-func (c *cluster) mayEnd(name string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.mortal[name] = true
-}
-
-func (c *cluster) isMortal(name string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.mortal[name]
 }
 
 func tail(path string, lines int) string {
