@@ -53,8 +53,10 @@ func (d *dataDir) sub(name string) string { return filepath.Join(d.path, name) }
 // openDataDir opens or creates the directory for the cluster with the given
 // genesis hash, and locks it.
 func openDataDir(path, genesis string) (_ *dataDir, err error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, accessError(path, err)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if err := makeSynced(path); err != nil {
+			return nil, accessError(path, err)
+		}
 	}
 	d := &dataDir{path: path}
 	// Before anything is written: a directory that is not ours stays as it is.
@@ -78,10 +80,27 @@ func openDataDir(path, genesis string) (_ *dataDir, err error) {
 			err = accessError(path, werr)
 		}
 	}
+	if err == nil {
+		err = d.makeParts()
+	}
 	if err != nil {
 		return nil, errors.Join(err, d.lock.Close())
 	}
 	return d, nil
+}
+
+// makeParts makes the directories whose own packages do not: what is synced in
+// them must not go with them.
+func (d *dataDir) makeParts() error {
+	for _, part := range []string{"identity", "keys", "formation", "raft"} {
+		if err := os.MkdirAll(d.sub(part), 0o700); err != nil {
+			return accessError(d.sub(part), err)
+		}
+	}
+	if err := syncDir(d.path); err != nil {
+		return accessError(d.path, err)
+	}
+	return nil
 }
 
 // inspect reports whether the directory is new, and refuses one that is not for
@@ -153,7 +172,19 @@ func writeFileSynced(path string, b []byte, perm fs.FileMode) error {
 	if err := os.Rename(tmp, path); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
+	return syncDir(filepath.Dir(path))
+}
+
+// makeSynced makes a directory, whose name is on disk then.
+func makeSynced(path string) error {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
 	if err != nil {
 		return err
 	}

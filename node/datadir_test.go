@@ -130,9 +130,6 @@ func TestResetFormation(t *testing.T) {
 	if _, err := ResetFormation(dir); !errors.Is(err, ErrDataInUse) {
 		t.Errorf("a running node's: %v", err)
 	}
-	if err := os.MkdirAll(d.sub("formation"), 0o700); err != nil {
-		t.Fatal(err)
-	}
 	promises, err := membership.OpenPromises(d.sub("formation"), nil)
 	if err != nil {
 		t.Fatal(err)

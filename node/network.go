@@ -8,7 +8,6 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
-	"os"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -90,9 +89,6 @@ func (n *Node) openNetwork() (err error) {
 func (n *Node) openMembership() (err error) {
 	if err := n.openGossip(); err != nil {
 		return err
-	}
-	if err := os.MkdirAll(n.dir.sub("formation"), 0o700); err != nil {
-		return accessError(n.dir.path, err)
 	}
 	if n.promises, err = membership.OpenPromises(n.dir.sub("formation"), nil); err != nil {
 		return err

@@ -151,21 +151,13 @@ func (n *Node) initialise() (err error) {
 // identify loads the node's key and incarnation, or draws them where the
 // directory is new.
 func (n *Node) identify() (err error) {
-	dir := n.dir.sub("identity")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return accessError(dir, err)
-	}
-	n.identity, err = loadOrCreate(dir, transport.LoadIdentity, transport.CreateIdentity)
+	n.identity, err = loadOrCreate(n.dir.sub("identity"), transport.LoadIdentity, transport.CreateIdentity)
 	if err != nil {
 		return err
 	}
 	// The incarnation lives and dies with raft's state: whoever wipes one
 	// wipes the other, and the same id never votes twice.
-	dir = n.dir.sub("raft")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return accessError(dir, err)
-	}
-	n.incarn, err = loadOrCreate(dir, transport.LoadIncarnation, transport.CreateIncarnation)
+	n.incarn, err = loadOrCreate(n.dir.sub("raft"), transport.LoadIncarnation, transport.CreateIncarnation)
 	return err
 }
 

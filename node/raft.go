@@ -278,6 +278,19 @@ func (h *raftHost) snapshotAll(everyBytes, everyLogs uint64) error {
 	return h.snapshot(everyBytes, everyLogs)
 }
 
+// compactEvery is how often the log's growth is looked at.
+const compactEvery = 2 * time.Second
+
+// compactLog takes snapshots as the log grows.
+func (n *Node) compactLog(ctx context.Context) error {
+	for sleep(ctx, compactEvery) {
+		if err := n.host.compact(n.cfg.Storage.SnapshotBytes, n.cfg.Storage.SnapshotLogs); err != nil {
+			n.log.Warn("no snapshot taken", "error", err)
+		}
+	}
+	return nil
+}
+
 // trailing is how many log entries stay behind a snapshot, given what the log
 // entries so far were, and after how many bytes or entries a snapshot is taken.
 func trailing(bytes, logs, everyBytes, everyLogs uint64) uint64 {

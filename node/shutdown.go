@@ -2,16 +2,9 @@ package node
 
 import (
 	"context"
-	"crypto/ed25519"
-	"encoding/pem"
 	"errors"
-	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"time"
-
-	"crypto/x509"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -123,63 +116,4 @@ func (n *Node) close() error {
 		n.dir = nil
 	}
 	return errors.Join(errs...)
-}
-
-// logKeyFile holds the cluster's log key, PKCS #8 in PEM.
-const logKeyFile = "log.key"
-
-// loadOrCreateLogKey returns the public half of the log key that this node
-// would begin a chain with. The key is on disk before it is used: a chain whose
-// key was lost could never sign a checkpoint.
-func loadOrCreateLogKey(dir string) (public [ed25519.PublicKeySize]byte, err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return public, accessError(dir, err)
-	}
-	path := filepath.Join(dir, logKeyFile)
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		_, key, err := ed25519.GenerateKey(nil)
-		if err != nil {
-			return public, fmt.Errorf("draw the log key: %w", err)
-		}
-		der, err := x509.MarshalPKCS8PrivateKey(key)
-		if err != nil {
-			return public, fmt.Errorf("encode the log key: %w", err)
-		}
-		if err := writeFileSynced(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
-			return public, fmt.Errorf("keep the log key: %w", err)
-		}
-		copy(public[:], key.Public().(ed25519.PublicKey))
-		return public, nil
-	}
-	if err != nil {
-		return public, fmt.Errorf("read the log key: %w", err)
-	}
-	block, _ := pem.Decode(b)
-	if block == nil {
-		return public, fmt.Errorf("log key %s is not PEM", path)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return public, fmt.Errorf("log key %s: %w", path, err)
-	}
-	key, ok := parsed.(ed25519.PrivateKey)
-	if !ok {
-		return public, fmt.Errorf("log key %s is not Ed25519", path)
-	}
-	copy(public[:], key.Public().(ed25519.PublicKey))
-	return public, nil
-}
-
-// compactEvery is how often the log's growth is looked at.
-const compactEvery = 2 * time.Second
-
-// compactLog takes snapshots as the log grows.
-func (n *Node) compactLog(ctx context.Context) error {
-	for sleep(ctx, compactEvery) {
-		if err := n.host.compact(n.cfg.Storage.SnapshotBytes, n.cfg.Storage.SnapshotLogs); err != nil {
-			n.log.Warn("no snapshot taken", "error", err)
-		}
-	}
-	return nil
 }
