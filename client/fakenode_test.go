@@ -403,12 +403,23 @@ func (n *node) Transfer(ctx context.Context, _ *exonodev1.TransferRequest) (*exo
 type recorder struct {
 	*node
 	head func(*exonodev1.HeadRequest)
+	get  func(*exonodev1.GetRequest)
 }
 
 // Head implements the handler.
 func (r *recorder) Head(ctx context.Context, m *exonodev1.HeadRequest) (*exonodev1.HeadResponse, error) {
-	r.head(m)
+	if r.head != nil {
+		r.head(m)
+	}
 	return r.node.Head(ctx, m)
+}
+
+// Get implements the handler.
+func (r *recorder) Get(ctx context.Context, m *exonodev1.GetRequest) (*exonodev1.GetResponse, error) {
+	if r.get != nil {
+		r.get(m)
+	}
+	return r.node.Get(ctx, m)
 }
 
 // install puts the recorder in its node's place; before any request.

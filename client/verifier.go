@@ -129,9 +129,9 @@ func (v *Verifier) check(ctx context.Context, told Head, ep *endpoint) error {
 	case told.Size == was.Size:
 		return nil
 	}
-	// Further questions go to the node that told the head: another one may
-	// not have got that far.
-	r := v.c.At(Stale)
+	// Further questions go to the node that told the head, which has got that
+	// far; where it began anew since, it is waited for.
+	r := v.c.At(Session)
 	r.only = ep
 	if was.Size > 0 {
 		p, err := r.ConsistencyProof(ctx, was.Size, told.Size)

@@ -6,8 +6,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/exonode/exonode/api"
+	exonodev1 "github.com/exonode/exonode/api/exonode/v1"
 	"github.com/exonode/exonode/client"
 )
 
@@ -95,6 +97,27 @@ func TestVerifierHeadHash(t *testing.T) {
 		cl.head.Hash[0] ^= 1
 		if _, err := c.Verifier(client.Head{}).VerifyHead(t.Context()); !errors.As(err, &v) || !strings.Contains(v.Problem, "head told") {
 			t.Errorf("wrong hash: %v", err)
+		}
+	})
+}
+
+// The node that told the head may begin anew before it is asked for the entry,
+// and is behind then: it is to wait until it has got there again.
+func TestVerifierWaitsForTheHead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cl := newCluster(t, address(0))
+		var asked *exonodev1.Consistency
+		rec := &recorder{node: cl.nodes[address(0)], get: func(r *exonodev1.GetRequest) { asked = r.Consistency }}
+		rec.install()
+		c := cl.client(func(*client.Config) {})
+		defer cl.stop()
+		defer c.Close()
+		fill(t, c, 0, 5)
+		if _, err := c.Verifier(client.Head{}).VerifyHead(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if asked.GetLevel() != exonodev1.ConsistencyLevel_CONSISTENCY_LEVEL_SESSION || asked.GetSequence() != 4 {
+			t.Errorf("the newest entry was asked for with %v", asked)
 		}
 	})
 }
