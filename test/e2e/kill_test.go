@@ -23,7 +23,7 @@ func TestKillLeaderBoltDB(t *testing.T) {
 
 func killLeader(t *testing.T, times int, args ...string) {
 	c := startCluster(t, lab.Config{Args: args})
-	l := c.startLoad("kill", 6)
+	l, o := c.startLoad("kill", 6), c.observe()
 	for range times {
 		l.progress(60)
 		victim := c.leader()
@@ -42,6 +42,7 @@ func killLeader(t *testing.T, times int, args ...string) {
 	l.progress(20) // the writers' clients find them again
 	l.stop()
 	l.check()
+	o.check()
 	c.checkIdentical()
 	c.checkDisks()
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/client"
@@ -33,6 +35,8 @@ type load struct {
 type writer struct {
 	source string
 	acks   []client.Ack
+	// sent and answered are when each acknowledged event was.
+	sent, answered []time.Time
 	// open is 1 where the last event was not acknowledged.
 	open int
 }
@@ -65,11 +69,13 @@ func testEvent(source string, k int) chain.Event {
 
 func (l *load) write(ctx context.Context, cl *client.Client, w *writer) {
 	for k := 0; ; k++ {
+		sent := time.Now()
 		ack, err := cl.Append(ctx, testEvent(w.source, k))
 		l.mu.Lock()
 		switch {
 		case err == nil:
 			w.acks = append(w.acks, ack)
+			w.sent, w.answered = append(w.sent, sent), append(w.answered, time.Now())
 			l.acked++
 		case ctx.Err() != nil && errors.Is(err, ctx.Err()):
 			w.open = 1
@@ -127,7 +133,37 @@ func (l *load) check() {
 			l.checkSource(name, w)
 		}
 	}
+	l.checkOrder()
 	l.c.t.Logf("%d events of %d writers acknowledged, each there exactly once on %s", l.acked, len(l.writers), strings.Join(l.c.running(), ", "))
+}
+
+// checkOrder checks real-time order: what was acknowledged before an event was
+// sent, through whichever node, precedes it in the chain.
+func (l *load) checkOrder() {
+	l.c.t.Helper()
+	type event struct {
+		at  time.Time
+		seq uint64
+	}
+	var sent, answered []event
+	for _, w := range l.writers {
+		for k := range w.acks {
+			sent = append(sent, event{w.sent[k], w.acks[k].Sequence})
+			answered = append(answered, event{w.answered[k], w.acks[k].Sequence})
+		}
+	}
+	byTime := func(a, b event) int { return a.at.Compare(b.at) }
+	slices.SortFunc(sent, byTime)
+	slices.SortFunc(answered, byTime)
+	last, i := uint64(0), 0
+	for _, e := range sent {
+		for ; i < len(answered) && answered[i].at.Before(e.at); i++ {
+			last = max(last, answered[i].seq)
+		}
+		if e.seq <= last && i > 0 {
+			l.c.t.Fatalf("entry %d was acknowledged before the event of entry %d was sent", last, e.seq)
+		}
+	}
 }
 
 func (l *load) checkSource(name string, w *writer) {
