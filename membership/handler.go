@@ -37,7 +37,10 @@ type HandlerConfig struct {
 	Cluster  Cluster
 	// Allowed reports whether a node id was not removed.
 	Allowed func(nodeID string) bool
-	Log     *slog.Logger
+	// Heard is told where a node that says hello listens, in its own
+	// words. It must not block; nil is allowed.
+	Heard func(nodeID, peerAddr string)
+	Log   *slog.Logger
 }
 
 // Handler answers the calls of forming and joining nodes, for as long as the
@@ -141,6 +144,9 @@ func (h *Handler) hello(peer string, payload []byte) (Hello, error) {
 			h.callers[peer] = in.Self.PeerAddr
 		}
 		h.mu.Unlock()
+		if h.cfg.Heard != nil {
+			h.cfg.Heard(peer, in.Self.PeerAddr)
+		}
 	}
 	return h.introduction(), nil
 }

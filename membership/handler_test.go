@@ -164,6 +164,8 @@ func TestWithdrawalBeginsAtHome(t *testing.T) {
 
 func TestHelloChecksWhoAsks(t *testing.T) {
 	h := newTestHandler(t, &fakeCluster{})
+	var heard []string
+	h.cfg.Heard = func(id, addr string) { heard = append(heard, id+" "+addr) }
 	hello := Hello{Genesis: chain.Hash{1}, Self: member("a"), Expect: 2, State: Forming}
 	if _, _, err := ask[Hello](t.Context(), through(h, "node-x"), "b:1", MethodHello, hello); !errors.Is(err, ErrRefused) {
 		t.Errorf("under another's name: %v", err)
@@ -177,6 +179,9 @@ func TestHelloChecksWhoAsks(t *testing.T) {
 	}
 	if got := h.Callers(); !slices.Equal(got, []string{"a:1"}) {
 		t.Errorf("callers %v", got)
+	}
+	if !slices.Equal(heard, []string{"node-a a:1"}) {
+		t.Errorf("heard %v", heard)
 	}
 	hello.Genesis = chain.Hash{9}
 	if _, _, err := ask[Hello](t.Context(), through(h, "node-a"), "b:1", MethodHello, hello); !errors.Is(err, ErrForeignCluster) {

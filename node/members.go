@@ -110,6 +110,15 @@ func (m *members) locate(nodeID, addr string) {
 	m.addrs[nodeID] = addr
 }
 
+// moved records where a member says that it is: the first thing that others hear
+// of one which comes back elsewhere. Gossip believes in the old address until it
+// has given it up.
+func (m *members) moved(nodeID, addr string) {
+	if _, ok := m.Member(nodeID); ok {
+		m.locate(nodeID, addr)
+	}
+}
+
 // resolve implements transport.Config.Resolve.
 func (m *members) resolve(nodeID string) (string, bool) {
 	m.mu.RLock()

@@ -88,6 +88,14 @@ func TestMembers(t *testing.T) {
 	if addr, ok := m.resolve("n4"); !ok || addr != "ten:4" {
 		t.Errorf("n4 is at %q, %v, the chain says ten:4", addr, ok)
 	}
+	m.moved("n4", "forged:4")
+	if addr, _ := m.resolve("n4"); addr != "ten:4" {
+		t.Errorf("n4, which is no member, moved itself to %q", addr)
+	}
+	m.moved("n2", "new:2")
+	if addr, _ := m.resolve("n2"); addr != "new:2" {
+		t.Errorf("n2 is at %q after it said that it is at new:2", addr)
+	}
 	m.locate("n4", "new:4")
 	if addr, _ := m.resolve("n4"); addr != "new:4" {
 		t.Errorf("n4 is at %q, the news are new:4", addr)
