@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -74,14 +75,13 @@ func (c *cluster) catchUpFromTwo() {
 	// Enough to be interrupted.
 	c.pump("large", 500, bulkSize)
 	c.snapshots()
-	leader := c.leader()
+	// Nodes are asked in the order of their ids, the leader last where it is
+	// known.
+	up := c.running()
+	slices.SortFunc(up, func(a, b string) int { return strings.Compare(c.ids[a], c.ids[b]) })
+	source, leader := up[0], up[1]
+	c.lead(leader, up...)
 	missing := c.metric(leader, "exonode_chain_entries") - float64(a.size)
-	var source string
-	for _, name := range c.running() {
-		if name != leader {
-			source = name // the leader is asked last
-		}
-	}
 	must(t, c.Start(a.name))
 	var before float64
 	c.await("some entries to be fetched", func(ctx context.Context) (bool, error) {

@@ -205,6 +205,21 @@ func (c *cluster) leader(names ...string) string {
 	return found
 }
 
+// lead has a node lead, as the others see it too.
+func (c *cluster) lead(name string, names ...string) {
+	c.t.Helper()
+	for {
+		leader := c.leader(names...)
+		if leader == name {
+			return
+		}
+		err := c.newClient(c.index(leader)).Transfer(c.ctx, c.ids[name])
+		if c.ctx.Err() != nil {
+			c.t.Fatalf("%s does not lead: %v", name, err)
+		}
+	}
+}
+
 // await asks until done, or until the test's time is over. why says what is
 // missing; an attempt has a second.
 func (c *cluster) await(what string, done func(context.Context) (ok bool, why error)) {

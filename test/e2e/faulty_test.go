@@ -177,12 +177,7 @@ func TestStoreFailsAfterWriting(t *testing.T) {
 	c.ready("n3")
 	c.identify()
 
-	if leader := c.leader("n1", "n2", "n3"); leader != "n3" {
-		must(t, c.newClient(c.index(leader)).Transfer(c.ctx, c.ids["n3"]))
-	}
-	if leader := c.leader("n1", "n2", "n3"); leader != "n3" {
-		t.Fatalf("%s leads, want n3", leader)
-	}
+	c.lead("n3", "n1", "n2", "n3")
 	c.appendPoison(2, 0) // through n3
 	died()
 	c.start("n3")
