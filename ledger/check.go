@@ -49,6 +49,7 @@ func (s *Store) load() error {
 	if v.moving {
 		s.startMove()
 	}
+	s.growFilter(newFilter(filterCapacity(v.meta.Head.Size, minFilterKeys)))
 	return nil
 }
 

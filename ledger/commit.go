@@ -30,6 +30,7 @@ func (s *Store) Commit(u *chain.Update) error {
 }
 
 func (s *Store) commit(v *view, u *chain.Update) error {
+	s.roomInFilter()
 	b := s.db.NewBatchWithSize(batchSize(u))
 	next := *v
 	next.meta = advance(v.meta, u)
@@ -39,7 +40,7 @@ func (s *Store) commit(v *view, u *chain.Update) error {
 			return err
 		}
 	}
-	w := writer{batch: b, space: mainSpace, keys: &s.keys, buf: s.scratch, alsoStaged: v.moving}
+	w := writer{batch: b, space: mainSpace, keys: &s.keys, known: s.filterKey, buf: s.scratch, alsoStaged: v.moving}
 	w.entries(u, s.tree)
 	w.slots(u)
 	w.redactions(u, nil)
@@ -141,6 +142,8 @@ type writer struct {
 	batch *pebble.Batch
 	space space
 	keys  *keyHasher
+	// known is told of each key before its row is written.
+	known func(*keyDigest)
 	// alsoStaged: rows of promoted entries live in staging still, so that
 	// what is deleted or replaced must go there too.
 	alsoStaged bool
@@ -201,6 +204,7 @@ func (w *writer) slots(u *chain.Update) {
 
 func (w *writer) slot(key chain.Key, slot chain.Slot) {
 	d := w.keys.digest(key)
+	w.known(&d)
 	w.buf = appendIDKey(w.buf[:0], w.space, &d)
 	n := len(w.buf)
 	w.buf = appendSlot(w.buf, slot, &d)

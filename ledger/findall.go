@@ -14,10 +14,10 @@ import (
 // FindAll sets slots[i] to where keys[i] stands, as Find does, or to the zero
 // Slot where it is not known. Both have the same length.
 //
-// All keys are asked of one iterator, in the order of their rows. Almost all are
-// absent, and an absent key is looked for in every memtable and every level:
-// Get, which sets an iterator up in each of them for one key, costs three times
-// as much.
+// Almost all keys are absent, and the filter says so of most. The others are asked
+// of one iterator, in the order of their rows: an absent key is looked for in every
+// memtable and every level, and Get, which sets an iterator up in each of them for
+// one key, costs three times as much.
 func (s *Store) FindAll(keys []chain.Key, slots []chain.Slot) error {
 	if err := s.enter(); err != nil {
 		return err
@@ -37,15 +37,21 @@ type sought struct {
 
 func (s *Store) findAll(keys []chain.Key, slots []chain.Slot) (err error) {
 	clear(slots)
-	order := make([]sought, len(keys))
+	var order []sought
 	for i := range keys {
-		order[i] = sought{s.keys.digest(keys[i]), i}
+		if d := s.keys.digest(keys[i]); s.mayHold(&d) {
+			order = append(order, sought{d, i})
+		}
 	}
-	if len(keys) == 1 || s.view.Load().moving {
+	if len(order) == 0 {
+		return nil
+	}
+	if len(order) == 1 || s.view.Load().moving {
 		// For one key Get is cheaper. While a promoted range is moved, for
 		// some seconds after an install, rows lie in two keyspaces.
 		for i := range order {
-			if slots[i], _, err = s.find(keys[i], &order[i].digest); err != nil {
+			o := &order[i]
+			if slots[o.i], _, err = s.find(keys[o.i], &o.digest); err != nil {
 				return err
 			}
 		}

@@ -16,7 +16,7 @@ const moveChunkSize = 128 << 10
 // tables. Close joins it. Callers hold mu, or own the store alone.
 func (s *Store) startMove() {
 	s.moved = make(chan struct{})
-	s.movers.Go(s.move)
+	s.background.Go(s.move)
 }
 
 // move copies the staging keyspace into the main one, chunk by chunk, and then

@@ -94,6 +94,7 @@ func (s *Store) initialise() error {
 	v := &view{tiles: s.tree.Reader(storedTiles{s})}
 	v.meta.Root = s.tree.Root()
 	s.view.Store(v)
+	s.growFilter(newFilter(minFilterKeys))
 	return s.guard("create", func() error {
 		b := s.db.NewBatch()
 		w := writer{batch: b}

@@ -107,8 +107,9 @@ func (s *Store) waitMoved() error {
 }
 
 func (s *Store) stage(st *staging, u *chain.Update) error {
+	s.roomInFilter()
 	b := s.db.NewBatchWithSize(batchSize(u))
-	w := writer{batch: b, space: stagingSpace, keys: &s.keys, buf: s.scratch}
+	w := writer{batch: b, space: stagingSpace, keys: &s.keys, known: s.filterKey, buf: s.scratch}
 	w.entries(u, st.tree)
 	w.slots(u)
 	var hidden []uint64

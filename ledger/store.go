@@ -44,10 +44,18 @@ type Store struct {
 	staging  *staging // nil where nothing is staged; under mu
 	scratch  []byte   // the writer's, under mu
 
+	// filter answers for most absent keys; nil in a read-only store. nextFilter
+	// takes its place when it is complete, nil where there is none, and filtered
+	// is about how many keys the filter holds: both under mu.
+	filter     atomic.Pointer[filter]
+	nextFilter *filter
+	filtered   uint64
+
 	// moved is closed when no promoted range waits to be moved; under mu.
-	moved  chan struct{}
-	stop   chan struct{} // closed by Close: the mover ends
-	movers sync.WaitGroup
+	moved chan struct{}
+	stop  chan struct{} // closed by Close: background work ends
+	// background counts the goroutines that move rows and fill filters.
+	background sync.WaitGroup
 
 	failure  atomic.Pointer[error]
 	failed   chan struct{}
@@ -104,6 +112,9 @@ func (s *Store) Find(key chain.Key) (chain.Slot, bool, error) {
 	}
 	defer s.leave()
 	d := s.keys.digest(key)
+	if !s.mayHold(&d) {
+		return chain.Slot{}, false, nil
+	}
 	slot, ok, err := s.find(key, &d)
 	if err != nil {
 		return chain.Slot{}, false, s.fail(fmt.Errorf("find key: %w", err))
@@ -332,7 +343,9 @@ func (s *Store) Err() error {
 func (s *Store) Close() error {
 	s.closing.Do(func() {
 		close(s.stop)
-		s.movers.Wait()
+		s.background.Wait()
+		// Those that a write started meanwhile end when they see closed.
+		defer s.background.Wait()
 		s.open.Lock()
 		defer s.open.Unlock()
 		s.closed = true

@@ -25,8 +25,8 @@ type Guard struct {
 }
 
 // NewGuard returns a guard with the given deadline per write. fatal is called
-// once, from its own goroutine's caller, on the first failure; it should stop
-// the process and may return.
+// once, on the first failure, from the goroutine of the write that failed or from a
+// timer's; it should stop the process and may return.
 func NewGuard(timeout time.Duration, fatal func(error)) (*Guard, error) {
 	if timeout <= 0 || fatal == nil {
 		return nil, errors.New("raftstore: a guard needs a timeout and a fatal function")
@@ -55,26 +55,24 @@ func (g *Guard) fail(err error) error {
 	return failed
 }
 
-// do runs write; it returns once the write ended or the deadline passed,
-// whichever is first. A write that hangs keeps its goroutine: nothing can end
-// it but the process.
+// do runs write on the caller's goroutine, with a timer beside it: a goroutine for
+// each write would cost a lone writer four more thread switches a command. A write
+// that hangs hangs its caller, which is raft's main goroutine; nothing can end that
+// but the process, and the timer has the guard fail, which ends it. A write that
+// lands after its deadline is answered with the failure all the same.
 func (g *Guard) do(op string, write func() error) error {
 	if err := g.Err(); err != nil {
 		return err
 	}
-	done := make(chan error, 1)
-	go func() { done <- write() }()
-	timer := time.NewTimer(g.timeout)
-	defer timer.Stop()
-	select {
-	case err := <-done:
-		if err != nil {
-			return g.fail(fmt.Errorf("%s: %w", op, err))
-		}
-		return nil
-	case <-timer.C:
-		return g.fail(fmt.Errorf("%s took longer than %v", op, g.timeout))
+	timer := time.AfterFunc(g.timeout, func() {
+		_ = g.fail(fmt.Errorf("%s took longer than %v", op, g.timeout)) // do returns it
+	})
+	err := write()
+	timer.Stop()
+	if err != nil {
+		return g.fail(fmt.Errorf("%s: %w", op, err))
 	}
+	return g.Err()
 }
 
 // Log is a raft.LogStore under a guard. It forwards IsMonotonic, which decides
