@@ -305,6 +305,24 @@ func TestJoinRefusals(t *testing.T) {
 	}
 }
 
+// A stranger who is heard before any member keeps nobody from joining.
+func TestJoinPastAStranger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &fakeCluster{hasState: true, members: []Member{member("a"), member("b")}}
+		h := newTestHandler(t, c)
+		began := time.Now()
+		call := func(ctx context.Context, addr, method string, payload []byte) ([]byte, string, error) {
+			if addr == "x:1" || time.Since(began) < 2*time.Second { // nobody else is there yet
+				return nil, "", ErrWrongSecret
+			}
+			return through(h, "node-z")(ctx, addr, method, payload)
+		}
+		if members, _, err := joinWith(t, call, "x:1", "b:1"); err != nil || !hasServer(members, "z") {
+			t.Errorf("members %v, %v", members, err)
+		}
+	})
+}
+
 // A node that is about to join promises nothing any more.
 func TestJoinersDoNotPromise(t *testing.T) {
 	h := newTestHandler(t, &fakeCluster{})

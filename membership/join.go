@@ -33,19 +33,24 @@ const (
 	joinFirst   = 250 * time.Millisecond
 	joinMax     = 5 * time.Second
 	commitLimit = 30 * time.Second
+	// insist is in how many rounds on end all that answer must refuse before
+	// Join believes them, some four seconds. Whoever is heard first, by a
+	// multicast that anybody on the network may send, need not be a member.
+	insist = 5
 )
 
 // Join gets a node without raft state into an existing cluster, and returns its
 // configuration once this node is in it; raft is to be started then, without
 // bootstrapping, with those members pinned. It tries until ctx ends, but gives
 // up with ErrRemoved, and with ErrForeignCluster, ErrWrongSecret or ErrRefused
-// where every member that answers says so.
+// where all that answer say so, several times on end.
 func Join(ctx context.Context, cfg JoinConfig) ([]Member, error) {
 	if cfg.Candidates == nil || cfg.Call == nil || cfg.Pin == nil || cfg.Prefetch == nil || cfg.Rand == nil || cfg.Log == nil {
 		return nil, errors.New("membership: JoinConfig is incomplete")
 	}
 	j := &joiner{cfg: cfg}
 	delay := joinFirst
+	refusals := 0 // rounds on end
 	for {
 		members, err := j.round(ctx)
 		if err == nil {
@@ -54,7 +59,9 @@ func Join(ctx context.Context, cfg JoinConfig) ([]Member, error) {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("membership: join: %w (last: %w)", ctx.Err(), err)
 		}
-		if final(err) {
+		if !final(err) {
+			refusals = 0
+		} else if refusals++; refusals == insist || errors.Is(err, ErrRemoved) {
 			return nil, fmt.Errorf("membership: join: %w", err)
 		}
 		if text := err.Error(); text != j.logged {
@@ -75,6 +82,8 @@ type joiner struct {
 	logged string
 }
 
+// final reports whether asking again is no use, if it is true. A removal is: only
+// a member that proved the secret is believed to say it.
 func final(err error) bool {
 	return errors.Is(err, ErrRemoved) || errors.Is(err, ErrForeignCluster) ||
 		errors.Is(err, ErrWrongSecret) || errors.Is(err, ErrRefused)
