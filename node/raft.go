@@ -47,8 +47,8 @@ const (
 	// one RPC's time.
 	maxAppendEntries = 16
 	// The log that stays behind a snapshot, so that a follower that was
-	// briefly away needs no install, is about as much as makes the next
-	// snapshot due, within these bounds of entries.
+	// briefly away needs no install, is as much as makes the next snapshot
+	// due, within these bounds of entries.
 	minTrailing = 128
 	maxTrailing = 10240
 )
@@ -170,9 +170,25 @@ type raftFSM struct {
 	// restored is told that a manifest of a raft index was installed, while
 	// raft's main goroutine waits.
 	restored func(index uint64)
-	// sinceBytes and sinceLogs count what was applied since the last
-	// snapshot; allBytes and allLogs since the start.
-	sinceBytes, sinceLogs, allBytes, allLogs atomic.Uint64
+	// stalled is told that raft's calls of the state machine do not end; it
+	// should stop the process.
+	stalled func(error)
+	// sinceBytes and sinceLogs count what was applied since the last snapshot.
+	sinceBytes, sinceLogs atomic.Uint64
+	recent                recentLogs
+}
+
+// applyLimit is how long the state machine may take for what raft hands it at once,
+// sixteen megabytes at the most. Beyond it the node ends: a leader whose raft is well
+// and whose ledger hangs would keep its followers from electing another, and answer
+// nobody.
+const applyLimit = 30 * time.Second
+
+// watch is for the duration of one call of the state machine.
+func (f *raftFSM) watch(what string) (done func()) {
+	return raftstore.Watch(applyLimit, func() {
+		f.stalled(fmt.Errorf("node: %s took longer than %v", what, applyLimit))
+	})
 }
 
 // ApplyBatch implements raft.BatchingFSM.
@@ -182,9 +198,9 @@ func (f *raftFSM) ApplyBatch(logs []*raft.Log) []any {
 		n += uint64(len(l.Data))
 	}
 	f.sinceBytes.Add(n)
-	f.allBytes.Add(n)
 	f.sinceLogs.Add(uint64(len(logs)))
-	f.allLogs.Add(uint64(len(logs)))
+	f.recent.add(logs)
+	defer f.watch("applying raft's log")()
 	return f.FSM.ApplyBatch(logs)
 }
 
@@ -203,6 +219,7 @@ func (f *raftFSM) Restore(rc io.ReadCloser) error {
 	if f.holds(reader.Index(), reader.Term()) {
 		return errHeld
 	}
+	defer f.watch("an install")()
 	if err := f.FSM.Restore(rc); err != nil {
 		return err
 	}
@@ -226,6 +243,7 @@ func manifestReader(rc io.ReadCloser) (*raftstore.Reader, error) {
 
 // Snapshot implements raft.FSM.
 func (f *raftFSM) Snapshot() (raft.FSMSnapshot, error) {
+	defer f.watch("a snapshot")()
 	s, err := f.FSM.Snapshot()
 	if err != nil {
 		return nil, err
@@ -247,7 +265,7 @@ func (h *raftHost) compact(everyBytes, everyLogs uint64) error {
 func (h *raftHost) snapshot(everyBytes, everyLogs uint64) error {
 	r := h.get()
 	reload := r.ReloadableConfig()
-	reload.TrailingLogs = trailing(h.fsm.allBytes.Load(), h.fsm.allLogs.Load(), everyBytes, everyLogs)
+	reload.TrailingLogs = h.fsm.recent.trailing(everyBytes, everyLogs)
 	if err := r.ReloadConfig(reload); err != nil {
 		return fmt.Errorf("set trailing logs to %d: %w", reload.TrailingLogs, err)
 	}
@@ -291,14 +309,38 @@ func (n *Node) compactLog(ctx context.Context) error {
 	return nil
 }
 
-// trailing is how many log entries stay behind a snapshot, given what the log
-// entries so far were, and after how many bytes or entries a snapshot is taken.
-func trailing(bytes, logs, everyBytes, everyLogs uint64) uint64 {
-	n := min(maxTrailing, everyLogs)
-	if logs > 0 {
-		n = min(n, everyBytes/(1+bytes/logs))
+// recentLogs are the sizes of the newest log entries that were applied, as many as
+// may ever stay behind a snapshot.
+type recentLogs struct {
+	mu    sync.Mutex // guards the fields below
+	sizes [maxTrailing]uint32
+	n     uint64 // entries so far; the newest is at (n-1) mod maxTrailing
+}
+
+func (r *recentLogs) add(logs []*raft.Log) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range logs {
+		r.sizes[r.n%maxTrailing] = uint32(len(l.Data))
+		r.n++
 	}
-	return max(minTrailing, n)
+}
+
+// trailing is how many log entries stay behind a snapshot, given after how many
+// bytes or entries one is taken: the newest that are together no more than that. What
+// is not known, since this process did not apply it, counts nothing.
+func (r *recentLogs) trailing(everyBytes, everyLogs uint64) uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	most := min(maxTrailing, everyLogs)
+	bytes := uint64(0)
+	for i := range min(most, r.n) {
+		if bytes += uint64(r.sizes[(r.n-1-i)%maxTrailing]); bytes > everyBytes {
+			most = i
+			break
+		}
+	}
+	return max(minTrailing, most)
 }
 
 // hclogTo hands raft's log lines to slog.

@@ -55,24 +55,48 @@ func (g *Guard) fail(err error) error {
 	return failed
 }
 
-// do runs write on the caller's goroutine, with a timer beside it: a goroutine for
-// each write would cost a lone writer four more thread switches a command. A write
-// that hangs hangs its caller, which is raft's main goroutine; nothing can end that
-// but the process, and the timer has the guard fail, which ends it. A write that
-// lands after its deadline is answered with the failure all the same.
+// do runs write on the caller's goroutine, under a watch: a goroutine for each
+// write would cost a lone writer four more thread switches a command. A write that
+// hangs hangs its caller, which is raft's main goroutine; nothing can end that but
+// the process, which the failed guard ends. A write that lands after its deadline is
+// answered with the failure all the same.
 func (g *Guard) do(op string, write func() error) error {
 	if err := g.Err(); err != nil {
 		return err
 	}
-	timer := time.AfterFunc(g.timeout, func() {
+	done := Watch(g.timeout, func() {
 		_ = g.fail(fmt.Errorf("%s took longer than %v", op, g.timeout)) // do returns it
 	})
 	err := write()
-	timer.Stop()
+	done()
 	if err != nil {
 		return g.fail(fmt.Errorf("%s: %w", op, err))
 	}
 	return g.Err()
+}
+
+// Watch calls stalled, from a goroutine of its own, unless done is called within
+// limit. After limit it waits for a tenth of it more: a process that was stopped, and
+// goes on, finds its timers over before what they watch had a chance to end.
+func Watch(limit time.Duration, stalled func()) (done func()) {
+	var mu sync.Mutex // guards timer
+	var timer *time.Timer
+	ended := false
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(limit, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !ended {
+			timer = time.AfterFunc(limit/10, stalled)
+		}
+	})
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		ended = true
+		timer.Stop()
+	}
 }
 
 // Log is a raft.LogStore under a guard. It forwards IsMonotonic, which decides

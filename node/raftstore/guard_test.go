@@ -39,7 +39,7 @@ func TestGuardHungDisk(t *testing.T) {
 		log := raftstore.NewLog(under, guard)
 		late := make(chan error, 1)
 		go func() { late <- log.StoreLog(&raft.Log{Index: 1}) }()
-		time.Sleep(3*time.Second - 1) // the bubble's time
+		time.Sleep(3*time.Second + 300*time.Millisecond - 1) // the bubble's time
 		synctest.Wait()
 		if len(failures) != 0 {
 			t.Fatalf("told before the deadline: %v", failures)
