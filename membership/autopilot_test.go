@@ -294,6 +294,7 @@ func TestDeadServers(t *testing.T) {
 			p.raft.want(t) // raft alone
 			p.change(func() { p.in.Gossip = nil })
 			gossip("n2", GossipDead)
+			p.change(func() { p.in.Full = map[string]int{"n2": 3} })
 			pass(time.Hour)
 			p.raft.want(t) // dead, but only two are left
 			p.raft.mu.Lock()

@@ -84,7 +84,7 @@ type Policy struct {
 	// remain.
 	RemoveDead bool `json:"remove_dead"`
 	// MinVoters is the number of healthy voters below which a dead voter
-	// is kept.
+	// is kept in any case.
 	MinVoters int `json:"min_voters"`
 }
 

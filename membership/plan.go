@@ -34,6 +34,9 @@ type PlanInput struct {
 	// Noted is the newest cluster.peer.state of a node, as folded; none is
 	// alive.
 	Noted map[string]PeerState `json:"noted"`
+	// Full is, of each node that was noted as failed, how many voters the
+	// cluster had then, itself included.
+	Full map[string]int `json:"full,omitempty"`
 	// Joins are nodes that asked to be let in. Removals are node ids that
 	// asked to leave or that an operator removes.
 	Joins    []Member  `json:"joins"`
@@ -320,8 +323,10 @@ func mayRemove(in PlanInput, s Server) (Do, string) {
 }
 
 // MayRemoveDead decides whether a server that autopilot wants to remove goes: a
-// failed voter, in whose place enough healthy voters stand. A dead non-voter
-// costs no quorum and stays; its node may come back.
+// failed voter in whose place another one stands, so that there are as many healthy
+// voters as there were voters when it failed. A removal locks the node out for good:
+// one that is only restarted, or cut off for a while, must find its place when it
+// comes back. A dead non-voter costs no quorum and stays; its node may come back.
 func MayRemoveDead(in PlanInput, serverID string) (Action, bool) {
 	if in.LeaderSince.IsZero() || !in.Policy.RemoveDead {
 		return Action{}, false
@@ -341,7 +346,8 @@ func MayRemoveDead(in PlanInput, serverID string) (Action, bool) {
 			healthy++
 		}
 	}
-	if do, _ := mayRemove(in, s); do != DoRemove || healthy < in.Policy.MinVoters {
+	full, noted := in.Full[s.NodeID]
+	if do, _ := mayRemove(in, s); do != DoRemove || !noted || healthy < max(full, in.Policy.MinVoters) {
 		return Action{}, false
 	}
 	return Action{Do: DoRemove, NodeID: s.NodeID, ServerID: s.ServerID, Witness: KindPeerRemove, Reason: why}, true

@@ -77,6 +77,7 @@ func TestPlanIsSafe(t *testing.T) {
 				in.Gossip = append(in.Gossip, GossipMember{NodeID: "n" + id, State: state, Since: now.Add(-second.Draw(t, "since"))})
 			}
 		}
+		in.Full = rapid.MapOf(rapid.SampledFrom(nodes), rapid.IntRange(1, 6)).Draw(t, "full")
 		pick := rapid.SliceOf(rapid.SampledFrom(append(nodes, "n8", "n9")))
 		in.Removed = pick.Draw(t, "removed")
 		for _, n := range pick.Draw(t, "removals") {
@@ -102,6 +103,9 @@ func TestPlanIsSafe(t *testing.T) {
 		for _, s := range in.Servers {
 			if a, ok := MayRemoveDead(in, s.ServerID); ok {
 				checkRemoval(t, in, a.ServerID)
+				if healthy := healthyBeside(in, s); healthy < in.Full[s.NodeID] || in.Full[s.NodeID] == 0 {
+					t.Fatalf("removes %+v while %d voters are healthy, there were %d", s, healthy, in.Full[s.NodeID])
+				}
 				if !s.Voter || in.LeaderSince.IsZero() || silence(in, s) < in.Policy.FailedAfter {
 					t.Fatalf("removes %+v", s)
 				}
@@ -136,5 +140,54 @@ func checkRemoval(t *rapid.T, in PlanInput, serverID string) {
 	}
 	if heard <= rest/2 {
 		t.Fatalf("removal of %s leaves %d of %d voters", serverID, heard, rest)
+	}
+}
+
+// healthyBeside is how many voters but s raft hears.
+func healthyBeside(in PlanInput, s Server) (n int) {
+	for _, o := range in.Servers {
+		if o.Voter && o.ServerID != s.ServerID && silence(in, o) <= in.Policy.LastContact {
+			n++
+		}
+	}
+	return n
+}
+
+// TestDeadVoterIsReplaced: a dead voter goes once another has taken its place, and
+// not because the rest bears as many failures without it: it may only be restarting.
+func TestDeadVoterIsReplaced(t *testing.T) {
+	for _, tc := range []struct {
+		name                string
+		voters, dead, full  int
+		notNoted, wantsGone bool
+	}{
+		{name: "one of three", voters: 3, dead: 1, full: 3},
+		{name: "one of three, a fourth took its place", voters: 4, dead: 1, full: 3, wantsGone: true},
+		{name: "one of four", voters: 4, dead: 1, full: 4},
+		{name: "one of four, a fifth took its place", voters: 5, dead: 1, full: 4, wantsGone: true},
+		{name: "one of six", voters: 6, dead: 1, full: 6},
+		{name: "two of five, one replaced", voters: 6, dead: 2, full: 5},
+		{name: "two of five, both replaced", voters: 7, dead: 2, full: 5, wantsGone: true},
+		{name: "one of two, a third came: below the least", voters: 3, dead: 1, full: 2},
+		{name: "not noted yet", voters: 4, dead: 1, full: 3, notNoted: true},
+	} {
+		now := time.Unix(1e6, 0)
+		in := PlanInput{
+			Now: now, Self: "s0", LeaderSince: now.Add(-time.Hour), GossipSince: now.Add(-time.Hour), Policy: DefaultPolicy(),
+			Full: map[string]int{},
+		}
+		for i := range tc.voters {
+			s := Server{ServerID: "s" + string(rune('0'+i)), NodeID: "n" + string(rune('0'+i)), Voter: true}
+			if i >= tc.voters-tc.dead {
+				s.Contact = time.Hour
+				if !tc.notNoted {
+					in.Full[s.NodeID] = tc.full
+				}
+			}
+			in.Servers = append(in.Servers, s)
+		}
+		if _, gone := MayRemoveDead(in, in.Servers[tc.voters-1].ServerID); gone != tc.wantsGone {
+			t.Errorf("%s: goes %v", tc.name, gone)
+		}
 	}
 }

@@ -5,10 +5,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/exonode/exonode/catalog"
 	"github.com/exonode/exonode/chain"
@@ -99,50 +103,105 @@ func (n *Node) APIAddr() string {
 	return n.apiAddrAt(host)
 }
 
-// runMembership keeps gossip whole: it contacts members that gossip does not
-// know as alive, and refreshes pins from them.
+// runMembership looks for members that gossip does not hear, until it hears all of
+// them: at their last address, and wherever nodes may be. The cluster finds itself
+// again so where all of it was down and came back elsewhere. Nodes that have raft state
+// start raft without looking for anybody, and raft knows the others by their ids alone.
 func (n *Node) runMembership(ctx context.Context) error {
+	var told []string // addresses that others told of
 	for {
-		var missing []string
-		alive := make(map[string]bool)
-		for _, g := range n.gossip.Members() {
-			if g.State == membership.GossipAlive {
-				alive[g.NodeID] = true
+		pace := regossip
+		if missing := n.unheard(); len(missing) > 0 {
+			told = n.look(ctx, missing, told)
+			if n.members.Leader() == "" {
+				pace = lookAgain
 			}
 		}
-		for _, id := range n.members.others() {
-			if !alive[id] {
-				if addr := n.gossipAddrOf(ctx, id); addr != "" {
-					missing = append(missing, addr)
-				}
-			}
-		}
-		if len(missing) > 0 {
-			if _, err := n.gossip.Join(ctx, missing); err != nil && ctx.Err() == nil {
-				n.log.Debug("members not reached by gossip", "addresses", missing, "error", err)
-			}
-		}
-		if !sleep(ctx, regossip) {
+		if !sleep(ctx, pace) {
 			return nil
 		}
 	}
 }
 
-// gossipAddrOf is where a member's gossip is: as the chain says, or as the
-// member itself says when it is asked.
-func (n *Node) gossipAddrOf(ctx context.Context, id string) string {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	if peer, ok := n.members.resolve(id); ok {
-		hello, err := n.handler.Greet(ctx, n.callJoin, peer)
-		if err == nil && hello.Self.NodeID == id {
-			return hello.Self.GossipAddr
+// unheard are the members that gossip does not hear.
+func (n *Node) unheard() []string {
+	alive := make(map[string]bool)
+	for _, g := range n.gossip.Members() {
+		alive[g.NodeID] = g.State == membership.GossipAlive
+	}
+	return slices.DeleteFunc(n.members.others(), func(id string) bool { return alive[id] })
+}
+
+const (
+	// lookAgain is how long a node without a leader waits before it looks for
+	// the missing members again, greetAtOnce how many addresses it tries at a
+	// time, and greetLimit how long one may take to answer.
+	lookAgain   = time.Second
+	greetAtOnce = 8
+	greetLimit  = 2 * time.Second
+	// maxTold is how many addresses that others told of are kept.
+	maxTold = 64
+)
+
+// look greets whoever answers where the missing members were, and where any node may
+// be, and has gossip contact who is found. Who answers proves which node it is, and
+// that it knows the secret; where it is, is then known. It returns the addresses that
+// were told of.
+func (n *Node) look(ctx context.Context, missing, told []string) []string {
+	addrs := append(n.candidates(), told...)
+	for _, id := range missing {
+		if addr, ok := n.members.resolve(id); ok {
+			addrs = append(addrs, addr)
 		}
 	}
-	if rec, ok := n.fsm.View().Node(id); ok {
-		return rec.GossipAddr
+	slices.Sort(addrs)
+	addrs = slices.Compact(addrs)
+	hellos := make([]membership.Hello, len(addrs))
+	var group errgroup.Group
+	group.SetLimit(greetAtOnce)
+	for i, addr := range addrs {
+		group.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, greetLimit)
+			defer cancel()
+			hello, err := n.handler.Greet(ctx, n.callJoin, addr)
+			if err == nil {
+				hellos[i] = hello
+			}
+			return nil // the others may answer
+		})
 	}
-	return ""
+	_ = group.Wait()
+	var gossip []string
+	answered := make(map[string]bool)
+	for _, h := range hellos {
+		if h.Self.NodeID == "" || h.Self.NodeID == n.identity.NodeID() {
+			continue
+		}
+		answered[h.Self.NodeID] = true
+		if slices.Contains(missing, h.Self.NodeID) {
+			gossip = append(gossip, h.Self.GossipAddr)
+		}
+		for _, m := range h.Members {
+			n.members.suggest(m.NodeID, m.PeerAddr)
+		}
+		for _, addr := range h.Peers {
+			if len(told) < maxTold && addr != n.self.PeerAddr && !slices.Contains(told, addr) {
+				told = append(told, addr)
+			}
+		}
+	}
+	for _, id := range missing {
+		if rec, ok := n.fsm.View().Node(id); ok && !answered[id] {
+			gossip = append(gossip, rec.GossipAddr)
+		}
+	}
+	gossip = slices.DeleteFunc(gossip, func(a string) bool { return a == "" })
+	if len(gossip) > 0 {
+		if _, err := n.gossip.Join(ctx, gossip); err != nil && ctx.Err() == nil {
+			n.log.Debug("members not reached by gossip", "addresses", gossip, "error", err)
+		}
+	}
+	return told
 }
 
 func (n *Node) gossipMeta(id string) membership.Meta {
@@ -206,38 +265,79 @@ func (n *Node) describe(m *server.Member) {
 }
 
 // loadNoted reads the newest cluster.peer.state entries of the members from the
-// chain, when this node begins to lead; it keeps them from then on.
-func (n *Node) loadNoted(ctx context.Context) (map[string]membership.PeerState, error) {
-	noted := make(map[string]membership.PeerState)
-	filter := chain.Filter{Workspace: pipeline.SystemWorkspace, Kind: catalog.KindClusterPeerState}
+// chain when this node begins to lead, and how many voters there were when those that
+// failed did; it keeps both from then on.
+func (n *Node) loadNoted(ctx context.Context) (noted map[string]membership.PeerState, full map[string]int, err error) {
+	noted, full = make(map[string]membership.PeerState), make(map[string]int)
 	missing := make(map[string]bool)
 	for _, s := range n.members.configuration().Servers {
 		missing[fsm.NodeID(string(s.ID))] = true
 	}
-	for rec, err := range n.ledger.Scan(filter, 0, n.head().Size, true) {
-		if err == nil {
-			err = ctx.Err()
-		}
+	for rec, err := range n.newest(ctx, catalog.KindClusterPeerState, n.head().Size) {
 		if err != nil {
-			return nil, fmt.Errorf("read what was noted of the members: %w", err)
-		}
-		env, err := chain.DecodeEnvelope(rec.Envelope)
-		if err != nil {
-			return nil, fmt.Errorf("entry %d: %w", rec.Sequence, err)
+			return nil, nil, fmt.Errorf("read what was noted of the members: %w", err)
 		}
 		var p catalog.ClusterPeerState
-		if err := json.Unmarshal(env.Payload, &p); err != nil {
-			return nil, fmt.Errorf("entry %d: %w", rec.Sequence, err)
+		if err := json.Unmarshal(rec.payload, &p); err != nil {
+			return nil, nil, fmt.Errorf("entry %d: %w", rec.seq, err)
 		}
 		if missing[p.NodeID] {
 			noted[p.NodeID] = membership.PeerState(p.To)
+			if noted[p.NodeID] == membership.PeerFailed {
+				if full[p.NodeID], err = n.votersBefore(ctx, rec.seq); err != nil {
+					return nil, nil, err
+				}
+			}
 			delete(missing, p.NodeID)
 		}
 		if len(missing) == 0 {
 			break
 		}
 	}
-	return noted, nil
+	return noted, full, nil
+}
+
+// votersBefore is how many voters the cluster had at an entry.
+func (n *Node) votersBefore(ctx context.Context, seq uint64) (int, error) {
+	for rec, err := range n.newest(ctx, catalog.KindClusterConfig, seq) {
+		if err != nil {
+			return 0, fmt.Errorf("read the configuration at entry %d: %w", seq, err)
+		}
+		var c catalog.ClusterConfig
+		if err := json.Unmarshal(rec.payload, &c); err != nil {
+			return 0, fmt.Errorf("entry %d: %w", rec.seq, err)
+		}
+		return len(c.Voters), nil
+	}
+	return 0, fmt.Errorf("no configuration before entry %d", seq)
+}
+
+// systemRecord is an entry of workspace system.
+type systemRecord struct {
+	seq     uint64
+	payload []byte
+}
+
+// newest yields the entries of workspace system of a kind, below a sequence, the
+// newest first.
+func (n *Node) newest(ctx context.Context, kind string, below uint64) iter.Seq2[systemRecord, error] {
+	filter := chain.Filter{Workspace: pipeline.SystemWorkspace, Kind: kind}
+	return func(yield func(systemRecord, error) bool) {
+		for rec, err := range n.ledger.Scan(filter, 0, below, true) {
+			var env chain.Envelope
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err == nil {
+				if env, err = chain.DecodeEnvelope(rec.Envelope); err != nil {
+					err = fmt.Errorf("entry %d: %w", rec.Sequence, err)
+				}
+			}
+			if !yield(systemRecord{rec.Sequence, env.Payload}, err) || err != nil {
+				return
+			}
+		}
+	}
 }
 
 // refusedPeer is told of connections that the transport refused. A member of a

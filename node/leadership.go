@@ -35,6 +35,9 @@ type leadership struct {
 	waiting  map[string]int
 	refused  map[string]string // by node id: why the plan refuses its request
 	noted    map[string]membership.PeerState
+	// full is, of each node that is noted as failed, how many voters there
+	// were then.
+	full map[string]int
 }
 
 func (l *leadership) init() {
@@ -196,14 +199,14 @@ func (n *Node) lead(ctx context.Context, r *instance, term uint64) error {
 			return err
 		}
 	}
-	noted, err := n.loadNoted(ctx)
+	noted, full, err := n.loadNoted(ctx)
 	if err != nil {
 		return err
 	}
 	l := &n.leadership
 	l.mu.Lock()
 	l.since = time.Now()
-	l.noted = noted
+	l.noted, l.full = noted, full
 	clear(l.silent)
 	l.mu.Unlock()
 	defer func() {
@@ -292,6 +295,7 @@ func (n *Node) carryOut(ctx context.Context, changer *membership.Changer, a memb
 		l.mu.Unlock()
 		return
 	}
+	voters := n.members.voters()
 	if err := changer.Apply(ctx, a); err != nil {
 		if ctx.Err() == nil {
 			n.log.Warn("cluster change not made", "change", string(a.Do), "server", a.ServerID, "error", err)
@@ -302,6 +306,10 @@ func (n *Node) carryOut(ctx context.Context, changer *membership.Changer, a memb
 	defer l.mu.Unlock()
 	if a.Witness == membership.KindPeerState {
 		l.noted[a.NodeID] = a.To
+		delete(l.full, a.NodeID)
+		if a.To == membership.PeerFailed {
+			l.full[a.NodeID] = voters
+		}
 	}
 	switch a.Do {
 	case membership.DoAdd:
@@ -353,11 +361,10 @@ func (n *Node) planInput() membership.PlanInput {
 		Gossip: n.gossip.Members(), Removed: view.RemovedNodes(),
 		Policy: membership.DefaultPolicy(),
 	}
-	voters := 0
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	in.LeaderSince = l.since
-	in.Noted = maps.Clone(l.noted)
+	in.Noted, in.Full = maps.Clone(l.noted), maps.Clone(l.full)
 	for _, s := range n.members.configuration().Servers {
 		server := membership.Server{ServerID: string(s.ID), NodeID: fsm.NodeID(string(s.ID)), Voter: s.Suffrage == raft.Voter}
 		if last, ok := l.silent[s.ID]; ok {
@@ -367,11 +374,7 @@ func (n *Node) planInput() membership.PlanInput {
 			}
 		}
 		in.Servers = append(in.Servers, server)
-		if server.Voter {
-			voters++
-		}
 	}
-	in.Policy.MinVoters = healthyVoters(voters)
 	for _, j := range l.joins {
 		in.Joins = append(in.Joins, j)
 	}
@@ -380,8 +383,3 @@ func (n *Node) planInput() membership.PlanInput {
 	}
 	return in
 }
-
-// healthyVoters is how many healthy voters must be left for a dead one to go, and
-// be locked out: it goes only once another has taken its place, which an even
-// number of voters shows. The cluster bears no fewer failures then than before.
-func healthyVoters(voters int) int { return max(3, (voters-1)|1) }

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"testing"
 	"time"
 
@@ -64,30 +63,5 @@ func TestOnlyTheLeaderAnswersForIt(t *testing.T) {
 	ask("as a follower")
 	if len(f.leadership.joins)+len(f.leadership.removals) != 0 {
 		t.Error("what was refused is kept for the next leadership")
-	}
-}
-
-// TestDeadVoterIsReplaced: a dead voter goes once as many healthy ones stand as
-// bear the same failures, and never so that the cluster shrinks.
-func TestDeadVoterIsReplaced(t *testing.T) {
-	now := time.Unix(1e6, 0)
-	for voters, want := range map[int]bool{2: false, 3: false, 4: true, 5: false, 6: true, 7: false} {
-		for dead := 1; dead <= 2; dead++ {
-			in := membership.PlanInput{
-				Now: now, Self: "n0.x", LeaderSince: now.Add(-time.Hour), GossipSince: now.Add(-time.Hour), Policy: membership.DefaultPolicy(),
-			}
-			in.Policy.MinVoters = healthyVoters(voters)
-			for i := range voters {
-				s := membership.Server{ServerID: fmt.Sprintf("n%d.x", i), NodeID: fmt.Sprintf("n%d", i), Voter: true}
-				if i >= voters-dead {
-					s.Contact = time.Hour
-				}
-				in.Servers = append(in.Servers, s)
-			}
-			_, may := membership.MayRemoveDead(in, in.Servers[voters-1].ServerID)
-			if may != (want && dead == 1) {
-				t.Errorf("%d voters, %d of them dead: goes %v", voters, dead, may)
-			}
-		}
 	}
 }

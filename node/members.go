@@ -50,6 +50,16 @@ func (m *members) server(nodeID string) (raft.Server, bool) {
 	return raft.Server{}, false
 }
 
+// voters is how many servers of the configuration vote.
+func (m *members) voters() (n int) {
+	for _, s := range m.configuration().Servers {
+		if s.Suffrage == raft.Voter {
+			n++
+		}
+	}
+	return n
+}
+
 // Member implements transport.Members.
 func (m *members) Member(nodeID string) (raft.ServerID, bool) {
 	if s, ok := m.server(nodeID); ok {
@@ -116,6 +126,14 @@ func (m *members) locate(nodeID, addr string) {
 func (m *members) moved(nodeID, addr string) {
 	if _, ok := m.Member(nodeID); ok {
 		m.locate(nodeID, addr)
+	}
+}
+
+// suggest records where a member says that another one is, of which nothing better is
+// known.
+func (m *members) suggest(nodeID, addr string) {
+	if _, known := m.resolve(nodeID); !known {
+		m.moved(nodeID, addr)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -125,7 +126,7 @@ func (n *Node) bootNetwork(ctx context.Context, run func(string, func(context.Co
 	}
 	run("membership", n.runMembership)
 	run("pins", n.runPins)
-	run("rechecks", n.runRechecks)
+	run("reconfigured", n.runReconfigured)
 	run("standing", n.runStanding)
 	run("installs", n.runInstalls)
 	run("leadership", n.runLeadership)
@@ -221,13 +222,22 @@ func (n *Node) join(ctx context.Context, addrs []string) error {
 	return n.host.start()
 }
 
-// candidates are the addresses that discovery and gossip know.
+// candidates are the addresses where nodes may be: of whom discovery and gossip know,
+// who said hello here, and with whom this node promised to form the cluster.
 func (n *Node) candidates() []string {
 	var addrs []string
 	for _, c := range n.discovery.Candidates() {
 		addrs = append(addrs, c.Addr)
 	}
-	return append(addrs, n.gossipAddrs()...)
+	addrs = append(append(addrs, n.gossipAddrs()...), n.handler.Callers()...)
+	if p := n.promises.Held(); p != nil {
+		for _, m := range p.Members {
+			addrs = append(addrs, m.PeerAddr)
+		}
+	}
+	addrs = slices.DeleteFunc(addrs, func(a string) bool { return a == "" || a == n.self.PeerAddr })
+	slices.Sort(addrs)
+	return slices.Compact(addrs)
 }
 
 // callJoin is membership.Call over the join class.

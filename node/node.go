@@ -85,9 +85,11 @@ type Node struct {
 	leaving atomic.Int32
 	// refresh asks for newer pins, reinstall for a restart of raft.
 	refresh, reinstall chan struct{}
-	// configIndex is the raft index of the last configuration applied;
-	// reconfigured tells that it changed.
+	// configIndex is the raft index of the last configuration applied, and
+	// recorded are the node records then; reconfigured tells that one of them
+	// changed.
 	configIndex  atomic.Uint64
+	recorded     records // raft's goroutine
 	reconfigured chan struct{}
 }
 
@@ -305,7 +307,8 @@ func (n *Node) readManifest(id string) (*fsm.Manifest, error) {
 // applied is told of every commit of the state machine, on raft's goroutine.
 func (n *Node) applied(v *fsm.View) {
 	n.growth.set(v.Head().Size)
-	if index := v.Configuration().RaftIndex; n.configIndex.Swap(index) != index {
+	index := v.Configuration().RaftIndex
+	if reconfigured := n.configIndex.Swap(index) != index; reconfigured || n.recorded.changed(v.Nodes()) {
 		select {
 		case n.reconfigured <- struct{}{}:
 		default:
@@ -313,15 +316,32 @@ func (n *Node) applied(v *fsm.View) {
 	}
 }
 
-// runRechecks closes the connections of removed members, once their removal is
-// committed: before, raft's last append to them would be cut off.
-func (n *Node) runRechecks(ctx context.Context) error {
+// records remembers the node records that it saw last; one goroutine uses it.
+type records struct{ last []fsm.Node }
+
+// changed reports whether these are others. A change of the folded state is a new
+// slice, so there is no need to compare what is in it.
+func (r *records) changed(nodes []fsm.Node) bool {
+	old := r.last
+	r.last = nodes
+	return len(old) != len(nodes) || len(nodes) > 0 && &old[0] != &nodes[0]
+}
+
+// runReconfigured does what a committed change of the members asks for. It closes
+// the connections of those that were removed: before, raft's last append to them would
+// be cut off. And it has the ledger synced, which else only a snapshot does: who the
+// members are stands in raft's log, but where they are in the ledger alone, and without
+// that nodes that all died at once would not find each other to apply the log again.
+func (n *Node) runReconfigured(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-n.reconfigured:
 			n.trans.Recheck()
+			if err := n.ledger.Flush(); err != nil {
+				return fmt.Errorf("sync the members' addresses: %w", err)
+			}
 		}
 	}
 }
