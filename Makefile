@@ -55,7 +55,7 @@ bench: build ## throughput and latency of three node processes, beside the machi
 	$(BIN) bench $(ARGS)
 
 e2e-long: ## the long process tests: a million entries
-	EXONODE_LONG=1 $(GO) test -count=1 -timeout 20m -v ./test/e2e
+	EXONODE_LONG=1 $(GO) test -count=1 -timeout 20m -v -run Million ./test/e2e
 
 netns: ## hosts in network namespaces, real multicast (root, iproute2, iptables)
 	$(GO) test -tags netns -count=1 -timeout 15m ./test/netns
