@@ -79,8 +79,8 @@ type Storage struct {
 	LogBackend raftstore.Backend
 	// WriteTimeout is the deadline of one write of raft's log; 0 is 10 s.
 	WriteTimeout time.Duration
-	// ApplyTimeout is how long one batch may take to apply before the
-	// process gives up; 0 is 30 s.
+	// ApplyTimeout is how long the state machine may take for what raft hands
+	// it at once, some 16 MiB at the most; 0 is 30 s.
 	ApplyTimeout time.Duration
 	// SnapshotBytes and SnapshotLogs are how much log makes a snapshot; 0
 	// are 64 MiB and 16,384.

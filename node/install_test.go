@@ -107,7 +107,7 @@ func openFollower(t *testing.T, dir string, backend raftstore.Backend, store *le
 	}
 	patient := Timing{Heartbeat: time.Hour, Election: time.Hour, Lease: time.Hour, Commit: time.Hour}
 	f.host = &raftHost{timing: patient, id: "n1.a", stores: stores, logger: f.log, started: func(*instance) {}}
-	f.host.fsm = &raftFSM{FSM: f.fsm, holds: f.host.holds, restored: f.installed}
+	f.host.fsm = &raftFSM{FSM: f.fsm, holds: f.host.holds, restored: f.installed, limit: time.Hour}
 	f.host.attach = func() (raftSession, error) {
 		s := newFakeSession()
 		f.sessions <- s

@@ -45,7 +45,7 @@ func TestFuturesEndWithRaft(t *testing.T) {
 		t.Fatal(err)
 	}
 	host := &raftHost{timing: Loopback(), id: "n1.a", stores: stores, logger: slog.New(slog.DiscardHandler), started: func(*instance) {}}
-	host.fsm = &raftFSM{FSM: f, holds: host.holds, restored: func(uint64) {}}
+	host.fsm = &raftFSM{FSM: f, holds: host.holds, restored: func(uint64) {}, limit: time.Hour}
 	host.attach = func() (raftSession, error) { return newFakeSession(), nil }
 	if err := host.start(); err != nil {
 		t.Fatal(err)

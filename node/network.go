@@ -48,7 +48,7 @@ func (n *Node) openNetwork() (err error) {
 		return err
 	}
 	host := &raftHost{timing: n.cfg.Timing, id: transport.ServerID(n.identity.NodeID(), n.incarn), stores: n.stores, logger: n.log}
-	host.fsm = &raftFSM{FSM: n.fsm, holds: host.holds, restored: n.installed, stalled: n.cfg.Fatal}
+	host.fsm = &raftFSM{FSM: n.fsm, holds: host.holds, restored: n.installed, stalled: n.cfg.Fatal, limit: n.cfg.Storage.ApplyTimeout}
 	host.started = n.watchRaft
 	n.host = host
 	n.members = newMembers(n.identity.NodeID(), host.get, n.fsm.View)

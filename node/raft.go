@@ -170,24 +170,21 @@ type raftFSM struct {
 	// restored is told that a manifest of a raft index was installed, while
 	// raft's main goroutine waits.
 	restored func(index uint64)
-	// stalled is told that raft's calls of the state machine do not end; it
-	// should stop the process.
+	// stalled is told that one of raft's calls of the state machine takes longer
+	// than limit; it should stop the process.
 	stalled func(error)
+	limit   time.Duration
 	// sinceBytes and sinceLogs count what was applied since the last snapshot.
 	sinceBytes, sinceLogs atomic.Uint64
 	recent                recentLogs
 }
 
-// applyLimit is how long the state machine may take for what raft hands it at once,
-// sixteen megabytes at the most. Beyond it the node ends: a leader whose raft is well
-// and whose ledger hangs would keep its followers from electing another, and answer
-// nobody.
-const applyLimit = 30 * time.Second
-
-// watch is for the duration of one call of the state machine.
+// watch is for the duration of one call of the state machine. A leader whose raft is
+// well and whose ledger hangs would keep its followers from electing another, and
+// answer nobody.
 func (f *raftFSM) watch(what string) (done func()) {
-	return raftstore.Watch(applyLimit, func() {
-		f.stalled(fmt.Errorf("node: %s took longer than %v", what, applyLimit))
+	return raftstore.Watch(f.limit, func() {
+		f.stalled(fmt.Errorf("node: %s took longer than %v", what, f.limit))
 	})
 }
 

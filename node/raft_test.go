@@ -59,7 +59,8 @@ func TestStalledApply(t *testing.T) {
 			t.Fatal(err)
 		}
 		var stalled []error
-		machine := &raftFSM{FSM: f, stalled: func(err error) { stalled = append(stalled, err) }}
+		const limit = 30 * time.Second
+		machine := &raftFSM{FSM: f, limit: limit, stalled: func(err error) { stalled = append(stalled, err) }}
 		configuration := func(index uint64) []*raft.Log {
 			c := raft.Configuration{Servers: []raft.Server{{ID: "n1.a", Address: "n1"}}}
 			return []*raft.Log{{Index: index, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(c)}}
@@ -72,11 +73,11 @@ func TestStalledApply(t *testing.T) {
 			machine.ApplyBatch(configuration(index))
 			synctest.Wait()
 		}
-		apply(1, applyLimit-1)
+		apply(1, limit-1)
 		if len(stalled) > 0 {
 			t.Fatalf("called stalled before its time: %v", stalled)
 		}
-		apply(2, 2*applyLimit)
+		apply(2, 2*limit)
 		if len(stalled) != 1 {
 			t.Errorf("called stalled %d times, want once", len(stalled))
 		}
