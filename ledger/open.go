@@ -12,6 +12,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/exonode/exonode/chain"
 )
@@ -214,10 +215,19 @@ func nameLogDamage(fs vfs.FS, dir string, c *CorruptError) error {
 }
 
 func (o Options) fs() vfs.FS {
-	if o.FS == nil {
-		return vfs.Default
+	fs := o.FS
+	if fs == nil {
+		fs = vfs.Default
 	}
-	return o.FS
+	if o.Write == nil {
+		return fs
+	}
+	return errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() == errorfs.OpIsRead || op.Kind == errorfs.OpFileClose {
+			return nil
+		}
+		return o.Write()
+	}))
 }
 
 // readFormat returns the layout's version of the ledger in dir.

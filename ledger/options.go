@@ -17,6 +17,9 @@ import (
 type Options struct {
 	// FS is the file system; nil is the operating system's.
 	FS vfs.FS
+	// Write, where not nil, is called before each write to a file, which fails
+	// with its error: the seam for injected faults.
+	Write func() error
 	// Logger takes what Pebble reports about its background work; nil
 	// discards it.
 	Logger *slog.Logger
@@ -48,7 +51,7 @@ func (o Options) pebble(readOnly bool, fatal func(error)) *pebble.Options {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	p := &pebble.Options{
-		FS:       o.FS,
+		FS:       o.fs(),
 		ReadOnly: readOnly,
 		// Pebble takes memtables out of the cache's size. Without room for
 		// them nothing would be cached at all: not even the filters, which

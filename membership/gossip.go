@@ -52,6 +52,9 @@ type GossipConfig struct {
 	// is TCP and UDP. The connections that it dials must carry a deadline
 	// until memberlist sets its own: it writes the label without one.
 	Transport memberlist.Transport
+	// Links, where not nil, is between this node's sockets and those of
+	// others: the seam for injected faults.
+	Links Links
 	// Allowed reports whether a node id was not removed. It is called
 	// under a lock of memberlist: it must not block.
 	Allowed func(nodeID string) bool
@@ -193,6 +196,13 @@ func (g *Gossip) memberlistConfig() (*memberlist.Config, error) {
 	}
 	// With port 0, memberlist advertises the port that it gets.
 	c.AdvertiseAddr, c.AdvertisePort = adv.Addr().String(), int(adv.Port())
+	if g.cfg.Links != nil {
+		t, err := newFaultyTransport(c, c.Logger, g.cfg.Links)
+		if err != nil {
+			return nil, err
+		}
+		c.Transport = t
+	}
 	return c, nil
 }
 

@@ -38,6 +38,8 @@ type Config struct {
 	// holds is not known any more, so nothing may be closed in good order.
 	// Required.
 	Fatal func(error)
+	// Chaos lets faults be injected, through Node.Faults.
+	Chaos bool
 	// WrapStores, where not nil, stands between raft and its stores: the
 	// seam for injected faults.
 	WrapStores func(raft.LogStore, raft.StableStore) (raft.LogStore, raft.StableStore)

@@ -36,7 +36,7 @@ func (n *Node) openGossip() error {
 	}
 	config := membership.GossipConfig{
 		NodeID: n.identity.NodeID(), Genesis: n.cfg.Cluster.Hash, Key: n.cfg.Cluster.Secret.GossipKey(), Bind: bind,
-		Allowed: func(id string) bool { return !n.members.Removed(id) }, OnEvent: n.gossiped, Log: n.log,
+		Allowed: func(id string) bool { return !n.members.Removed(id) }, OnEvent: n.gossiped, Links: n.gossipLinks(), Log: n.log,
 	}
 	if n.cfg.Timing == Loopback() {
 		config.Profile = membership.Loopback

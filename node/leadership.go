@@ -233,7 +233,7 @@ func (n *Node) beginChain(r *instance) error {
 		return err
 	}
 	command := fsm.Command{Genesis: &fsm.GenesisCommand{
-		Stamp: time.Now().UnixNano(), Node: n.identity.NodeID(), Document: n.cfg.Cluster.Document, LogKey: key,
+		Stamp: n.faults.Now().UnixNano(), Node: n.identity.NodeID(), Document: n.cfg.Cluster.Document, LogKey: key,
 	}}
 	b, err := command.AppendBinary(nil)
 	if err != nil {

@@ -151,6 +151,18 @@ func (m *members) resolve(nodeID string) (string, bool) {
 	return "", false
 }
 
+// at is the node that was last known to be at an address of peers; "" where none was.
+func (m *members) at(addr string) string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for id, a := range m.addrs {
+		if a == addr {
+			return id
+		}
+	}
+	return ""
+}
+
 // others are the node ids of all members but this one.
 func (m *members) others() []string {
 	ids := make(map[string]bool)

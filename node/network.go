@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -48,17 +47,18 @@ func (n *Node) openNetwork() (err error) {
 		return err
 	}
 	host := &raftHost{timing: n.cfg.Timing, id: transport.ServerID(n.identity.NodeID(), n.incarn), stores: n.stores, logger: n.log}
-	host.fsm = &raftFSM{FSM: n.fsm, holds: host.holds, restored: n.installed, stalled: n.cfg.Fatal, limit: n.cfg.Storage.ApplyTimeout}
+	host.fsm = &raftFSM{FSM: n.fsm, holds: host.holds, restored: n.installed, stalled: n.cfg.Fatal, faults: n.faults, limit: n.cfg.Storage.ApplyTimeout}
 	host.started = n.watchRaft
 	n.host = host
 	n.members = newMembers(n.identity.NodeID(), host.get, n.fsm.View)
-	n.trans, err = transport.New(transport.Config{
+	trans := transport.Config{
 		Identity: n.identity, Incarnation: n.incarn, Listener: n.peerListener,
 		Members: n.members, Resolve: n.members.resolve,
 		Secret: n.cfg.Cluster.Secret, Genesis: n.cfg.Cluster.Hash,
 		InstallGuard: n.guardInstall, Refused: n.refusedPeer, Logger: n.log,
-	})
-	if err != nil {
+	}
+	n.faultyTransport(&trans)
+	if n.trans, err = transport.New(trans); err != nil {
 		return err
 	}
 	host.attach = func() (raftSession, error) { return n.trans.AttachRaft() }
@@ -68,7 +68,7 @@ func (n *Node) openNetwork() (err error) {
 	}
 	n.pipeline = pipeline.New(pipeline.Config{
 		NodeID: n.identity.NodeID(), Log: host, Peer: peerCaller{n.trans},
-		View: n.fsm.View, Head: n.head, Clock: time.Now, Limits: n.cfg.Limits, Logger: n.log,
+		View: n.fsm.View, Head: n.head, Clock: n.faults.Now, Limits: n.cfg.Limits, Logger: n.log,
 	})
 	if host.metrics, err = n.newMetrics(); err != nil {
 		return err

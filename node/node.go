@@ -20,6 +20,7 @@ import (
 	"github.com/exonode/exonode/api"
 	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/discovery"
+	"github.com/exonode/exonode/faults"
 	"github.com/exonode/exonode/fsm"
 	"github.com/exonode/exonode/ledger"
 	"github.com/exonode/exonode/membership"
@@ -54,6 +55,7 @@ type Node struct {
 
 	// Opened by New, in this order, and closed in reverse by close.
 	dir      *dataDir
+	faults   *faults.Set // nil unless the node was started for chaos
 	identity *transport.Identity
 	incarn   string
 	outbox   *outbox.Queue
@@ -133,6 +135,9 @@ func (n *Node) initialise() (err error) {
 		return err
 	}
 	n.log = n.log.With("node", short(n.identity.NodeID()))
+	if err := n.openFaults(); err != nil {
+		return err
+	}
 	if n.cfg.Name == "" {
 		if n.cfg.Name, err = os.Hostname(); err != nil {
 			n.cfg.Name = short(n.identity.NodeID())
@@ -145,7 +150,7 @@ func (n *Node) initialise() (err error) {
 	rand.Read(boot[:]) // never fails
 	n.witness = &witness{
 		nodeID: n.identity.NodeID(), boot: hex.EncodeToString(boot[:]),
-		outbox: n.outbox, clock: time.Now, logger: n.log,
+		outbox: n.outbox, clock: n.faults.Now, logger: n.log,
 	}
 	return n.witnessInit()
 }
@@ -183,11 +188,12 @@ func (n *Node) configure() error {
 // openServices is phase SERVICES.
 func (n *Node) openServices() (err error) {
 	n.enter(Services)
-	n.stores, err = raftstore.Open(raftstore.Config{
+	stores := raftstore.Config{
 		Dir: n.dir.sub("raft"), Backend: n.cfg.Storage.LogBackend,
 		WriteTimeout: n.cfg.Storage.WriteTimeout, Fatal: n.cfg.Fatal, Logger: n.log, Wrap: n.cfg.WrapStores,
-	})
-	if err != nil {
+	}
+	n.faultyStores(&stores)
+	if n.stores, err = raftstore.Open(stores); err != nil {
 		return err
 	}
 	if err := n.openLedger(); err != nil {
@@ -210,7 +216,7 @@ func (n *Node) openServices() (err error) {
 // openLedger opens the ledger, or makes it where the node never had one. Raft
 // state without a ledger is refused by checkBoot.
 func (n *Node) openLedger() (err error) {
-	dir, options := n.dir.sub("ledger"), ledger.Options{Logger: n.log}
+	dir, options := n.dir.sub("ledger"), ledger.Options{Logger: n.log, Write: n.ledgerWrite()}
 	n.ledger, err = ledger.Open(dir, options)
 	if errors.Is(err, ledger.ErrNotExist) {
 		state, serr := n.stores.State()

@@ -141,7 +141,7 @@ func (n *Node) sealNow(ctx context.Context, kind, cause, subject string, payload
 	if err != nil {
 		return fmt.Errorf("seal %s: %w", kind, err)
 	}
-	e := note{Kind: kind, ID: n.witness.id(cause), Subject: subject, Time: time.Now().UnixNano(), Payload: b}
+	e := note{Kind: kind, ID: n.witness.id(cause), Subject: subject, Time: n.faults.Now().UnixNano(), Payload: b}
 	pending, err := n.pipeline.Witness([]fsm.Proposal{e.proposal(n.identity.NodeID())})
 	if err != nil {
 		return fmt.Errorf("seal %s: %w", kind, err)

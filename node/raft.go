@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
+	"github.com/exonode/exonode/faults"
 	"github.com/exonode/exonode/fsm"
 	"github.com/exonode/exonode/node/pipeline"
 	"github.com/exonode/exonode/node/raftstore"
@@ -174,6 +175,7 @@ type raftFSM struct {
 	// than limit; it should stop the process.
 	stalled func(error)
 	limit   time.Duration
+	faults  *faults.Set // may be nil
 	// sinceBytes and sinceLogs count what was applied since the last snapshot.
 	sinceBytes, sinceLogs atomic.Uint64
 	recent                recentLogs
@@ -198,6 +200,8 @@ func (f *raftFSM) ApplyBatch(logs []*raft.Log) []any {
 	f.sinceLogs.Add(uint64(len(logs)))
 	f.recent.add(logs)
 	defer f.watch("applying raft's log")()
+	f.faults.Reach(faults.BeforeApply)
+	defer f.faults.Reach(faults.AfterApply)
 	return f.FSM.ApplyBatch(logs)
 }
 
@@ -241,10 +245,12 @@ func manifestReader(rc io.ReadCloser) (*raftstore.Reader, error) {
 // Snapshot implements raft.FSM.
 func (f *raftFSM) Snapshot() (raft.FSMSnapshot, error) {
 	defer f.watch("a snapshot")()
+	f.faults.Reach(faults.BeforeSnapshot)
 	s, err := f.FSM.Snapshot()
 	if err != nil {
 		return nil, err
 	}
+	f.faults.Reach(faults.AfterSnapshot)
 	f.sinceBytes.Store(0)
 	f.sinceLogs.Store(0)
 	return s, nil

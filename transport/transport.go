@@ -46,12 +46,7 @@ func New(cfg Config) (*Transport, error) {
 	}
 	cfg.Limits = cfg.Limits.withDefaults()
 	if cfg.Dial == nil {
-		dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
-			Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3,
-		}}
-		cfg.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "tcp", addr)
-		}
+		cfg.Dial = DialTCP
 	}
 	cert, err := cfg.Identity.certificate()
 	if err != nil {
@@ -69,6 +64,14 @@ func New(cfg Config) (*Transport, error) {
 	t.callers.m = make(map[callerKey]*caller)
 	t.backoffs.m = make(map[backoffKey]backoff)
 	return t, nil
+}
+
+// DialTCP is Config.Dial where nothing else is given.
+func DialTCP(ctx context.Context, addr string) (net.Conn, error) {
+	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3,
+	}}
+	return dialer.DialContext(ctx, "tcp", addr)
 }
 
 // NodeID returns this node's id.

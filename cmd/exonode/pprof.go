@@ -2,13 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/pprof"
-	"time"
 )
 
 // servePprof serves Go's profiles at an address of this host until ctx ends; ""
@@ -18,35 +14,9 @@ func servePprof(ctx context.Context, addr string, logger *slog.Logger) (wait fun
 	if addr == "" {
 		return func() {}, nil
 	}
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, usagef("--pprof: %w", err)
-	}
-	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return nil, usagef("--pprof %s: profiles are served to this host alone; give an address such as 127.0.0.1:6060", addr)
-	}
-	listener, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("listen for profiles: %w", err)
-	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	done := make(chan struct{})
-	go func() { // joined by wait
-		defer close(done)
-		if err := s.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			logger.Warn("profiles are not served any more", "error", err)
-		}
-	}()
-	stop := context.AfterFunc(ctx, func() { _ = s.Close() }) // its error is the listener's
-	logger.Info("serving profiles", "address", listener.Addr().String())
-	return func() {
-		if stop() {
-			_ = s.Close()
-		}
-		<-done
-	}, nil
+	return serveLocally(ctx, "--pprof", addr, mux, logger)
 }

@@ -32,7 +32,7 @@ type serveFlags struct {
 	maxPayload                     int
 	logLevel, logFormat            string
 	exitWithStdin                  bool
-	pprof                          string
+	pprof, chaos                   string
 }
 
 // untilEOF returns a context that also ends when r does. A supervisor holds the
@@ -70,6 +70,12 @@ from it.`,
 				return err
 			}
 			cfg.Sources = sources(cmd, a.configFile)
+			if f.chaos != "" {
+				if err := checkLoopback("--chaos", f.chaos); err != nil {
+					return err
+				}
+				cfg.Chaos = true
+			}
 			n, err := node.New(cfg)
 			if err != nil {
 				return err
@@ -84,6 +90,11 @@ from it.`,
 				return err
 			}
 			defer wait()
+			waitFaults, err := serveFaults(ctx, f.chaos, n.Faults(), logger)
+			if err != nil {
+				return err
+			}
+			defer waitFaults()
 			return n.Run(ctx)
 		},
 	}
@@ -117,6 +128,7 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	flags.StringVar(&f.pprof, "pprof", "", "serve Go's profiles at this `address` of the loopback")
+	flags.StringVar(&f.chaos, "chaos", "", "let faults be injected into this node, at this `address` of the loopback: for the chaos lab, never for evidence")
 	flags.BoolVar(&f.exitWithStdin, "exit-with-stdin", false, "stop when standard input ends")
 	_ = flags.MarkHidden("exit-with-stdin") // for supervisors
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/segment"
+	"github.com/hashicorp/raft-wal/types"
 	"go.etcd.io/bbolt"
 )
 
@@ -43,9 +45,10 @@ type Config struct {
 	// Fatal is told of the first failure.
 	Fatal  func(error)
 	Logger *slog.Logger
-	// Wrap, where not nil, stands between the guard and the backends: the
-	// seam for injected faults.
-	Wrap func(raft.LogStore, raft.StableStore) (raft.LogStore, raft.StableStore)
+	// Wrap, where not nil, stands between the guard and the backends, and Files
+	// beneath raft-wal's segments: the seams for injected faults.
+	Wrap  func(raft.LogStore, raft.StableStore) (raft.LogStore, raft.StableStore)
+	Files types.VFS
 }
 
 // Stores are the open stores of one node.
@@ -100,7 +103,7 @@ func Open(cfg Config) (_ *Stores, err error) {
 	s.closers = append(s.closers, bolt)
 	var logs raft.LogStore = bolt
 	if cfg.Backend == WAL {
-		w, err := wal.Open(filepath.Join(cfg.Dir, "wal"), wal.WithSegmentSize(segmentSize))
+		w, err := openWAL(filepath.Join(cfg.Dir, "wal"), cfg.Files)
 		if err != nil {
 			return nil, fmt.Errorf("raftstore: open wal: %w", err)
 		}
@@ -122,6 +125,14 @@ func Open(cfg Config) (_ *Stores, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// openWAL opens raft-wal's log over files, or over the operating system's where nil.
+func openWAL(dir string, files types.VFS) (*wal.WAL, error) {
+	if files == nil {
+		return wal.Open(dir, wal.WithSegmentSize(segmentSize))
+	}
+	return wal.Open(dir, wal.WithSegmentSize(segmentSize), wal.WithSegmentFiler(segment.NewFiler(dir, files)))
 }
 
 // checkBackend refuses a directory whose log is in the other backend: raft

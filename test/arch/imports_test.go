@@ -21,11 +21,11 @@ var may = map[string][]string{
 	"scripts":    {"client", "chaos"},
 	"examples":   {"client"},
 	"bench":      {"client", "chaos"},
-	"node":       {"fsm", "ledger", "transport", "discovery", "membership", "server", "outbox"},
+	"node":       {"fsm", "ledger", "transport", "discovery", "membership", "server", "outbox", "faults"},
 	"server":     {"api", "chain", "catalog"},
 	"client":     {"api", "chain", "catalog", "outbox"},
 	"api":        {"chain"},
-	"chaos":      {"client"},
+	"chaos":      {"client", "faults"},
 	"fsm":        {"chain", "gates", "catalog"},
 	"ledger":     {"chain"},
 	"gates":      {"catalog"},
@@ -35,6 +35,7 @@ var may = map[string][]string{
 	"catalog":    nil,
 	"discovery":  nil,
 	"outbox":     nil,
+	"faults":     nil,
 	// Tests may use everything.
 	"test": {"cmd", "bench", "scripts"},
 }
