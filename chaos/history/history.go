@@ -234,6 +234,13 @@ func (r *Recorder) Sample(s Sample) {
 	r.h.Samples = append(r.h.Samples, s)
 }
 
+// Peek returns the operations so far. The caller must not change them.
+func (r *Recorder) Peek() []Op {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.h.Ops
+}
+
 // End returns what was recorded; nothing may be added any more.
 func (r *Recorder) End() *History {
 	r.mu.Lock()

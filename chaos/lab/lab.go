@@ -18,10 +18,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/exonode/exonode/faults"
 )
 
 // Config says what cluster to run.
@@ -44,6 +47,8 @@ type Config struct {
 	// gossip and API follow, and the next node is ten further. Where one of
 	// them is taken, and where it is 0, free ports are used.
 	BasePort int
+	// Chaos starts the nodes so that faults can be injected into them.
+	Chaos bool
 }
 
 // Node is one node of the lab.
@@ -54,15 +59,19 @@ type Node struct {
 	Peer   string `json:"peer"`
 	Gossip string `json:"gossip"`
 	API    string `json:"api"`
+	// Chaos is where faults are injected; "" where the lab has no chaos.
+	Chaos string `json:"chaos,omitempty"`
+	// Joins says that it was added to a cluster that ran.
+	Joins bool `json:"joins,omitempty"`
 }
 
 // Lab is a cluster of processes. Its methods are safe for concurrent use.
 type Lab struct {
-	cfg   Config
-	temp  bool
-	nodes []Node
+	cfg  Config
+	temp bool
 
-	mu    sync.Mutex // guards procs
+	mu    sync.Mutex // guards nodes and procs
+	nodes []Node     // never changed, only replaced
 	procs map[string]*process
 	// ended has an element for every process that ended by itself.
 	ended chan Ended
@@ -139,22 +148,46 @@ func (l *Lab) prepare(ctx context.Context) error {
 	if out, err := init.CombinedOutput(); err != nil {
 		return fmt.Errorf("exonode init: %w: %s", err, strings.TrimSpace(string(out)))
 	}
-	if l.nodes, err = assignPorts(l.cfg.Nodes, l.cfg.BasePort); err != nil {
+	if l.nodes, err = assignPorts(1, l.cfg.Nodes, l.cfg.BasePort, l.cfg.Chaos); err != nil {
 		return err
 	}
-	if b, err = json.MarshalIndent(l.nodes, "", "  "); err != nil {
+	return l.save(l.nodes)
+}
+
+// save keeps the nodes for the next time.
+func (l *Lab) save(nodes []Node) error {
+	b, err := json.MarshalIndent(nodes, "", "  ")
+	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(path, b, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(l.cfg.Dir, labFile), b, 0o600); err != nil {
 		return fmt.Errorf("write the lab: %w", err)
 	}
 	return nil
 }
 
-// assignPorts gives every node three ports.
-func assignPorts(n, base int) ([]Node, error) {
+// Add adds a node, which joins the cluster when it is started.
+func (l *Lab) Add() (Node, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	added, err := assignPorts(len(l.nodes)+1, 1, 0, l.cfg.Chaos)
+	if err != nil {
+		return Node{}, err
+	}
+	added[0].Joins = true
+	nodes := append(slices.Clone(l.nodes), added[0])
+	if err := l.save(nodes); err != nil {
+		return Node{}, err
+	}
+	l.nodes = nodes
+	return added[0], nil
+}
+
+// assignPorts gives n nodes, from the first-th on, three ports each, and one more for
+// chaos.
+func assignPorts(first, n, base int, chaos bool) ([]Node, error) {
 	if base > 0 {
-		if nodes := fixedPorts(n, base); nodes != nil {
+		if nodes := fixedPorts(n, base, chaos); nodes != nil {
 			return nodes, nil
 		}
 	}
@@ -174,8 +207,12 @@ func assignPorts(n, base int) ([]Node, error) {
 	}
 	var nodes []Node
 	for i := range n {
-		node := Node{Name: "n" + strconv.Itoa(i+1)}
-		for _, addr := range []*string{&node.Peer, &node.Gossip, &node.API} {
+		node := Node{Name: "n" + strconv.Itoa(first+i)}
+		addrs := []*string{&node.Peer, &node.Gossip, &node.API}
+		if chaos {
+			addrs = append(addrs, &node.Chaos)
+		}
+		for _, addr := range addrs {
 			var err error
 			if *addr, err = free(); err != nil {
 				return nil, err
@@ -187,12 +224,17 @@ func assignPorts(n, base int) ([]Node, error) {
 }
 
 // fixedPorts returns nil where one of the ports is taken.
-func fixedPorts(n, base int) []Node {
+func fixedPorts(n, base int, chaos bool) []Node {
 	var nodes []Node
 	for i := range n {
 		at := func(k int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(base+10*i+k)) }
 		node := Node{Name: "n" + strconv.Itoa(i+1), Peer: at(0), Gossip: at(1), API: at(2)}
-		for _, addr := range []string{node.Peer, node.Gossip, node.API} {
+		addrs := []string{node.Peer, node.Gossip, node.API}
+		if chaos {
+			node.Chaos = at(3)
+			addrs = append(addrs, node.Chaos)
+		}
+		for _, addr := range addrs {
 			l, err := net.Listen("tcp", addr)
 			if err != nil {
 				return nil
@@ -219,13 +261,38 @@ func (l *Lab) DataDir(name string) string { return filepath.Join(l.cfg.Dir, name
 // LogFile is where a node's log goes.
 func (l *Lab) LogFile(name string) string { return filepath.Join(l.cfg.Dir, name+".log") }
 
-// Nodes are all nodes, running or not.
-func (l *Lab) Nodes() []Node { return l.nodes }
+func (l *Lab) planFile(name string) string { return filepath.Join(l.cfg.Dir, name+".faults.json") }
+
+// WritePlan keeps what is wrong with a node, for when it starts.
+func (l *Lab) WritePlan(name string, p faults.Plan) error {
+	b, err := json.MarshalIndent(p, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := l.planFile(name)
+	if err := os.WriteFile(path+".tmp", b, 0o600); err != nil {
+		return fmt.Errorf("write the faults of %s: %w", name, err)
+	}
+	return os.Rename(path+".tmp", path)
+}
+
+// Removed reports whether a node ended since the cluster has removed it: such a node
+// does not come back.
+func (l *Lab) Removed(name string) bool {
+	return strings.Contains(tail(l.LogFile(name), 5), "removed from the cluster")
+}
+
+// Nodes are all nodes, running or not. The caller must not change the slice.
+func (l *Lab) Nodes() []Node {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.nodes
+}
 
 // Addrs are the API addresses of all nodes.
 func (l *Lab) Addrs() []string {
 	var addrs []string
-	for _, n := range l.nodes {
+	for _, n := range l.Nodes() {
 		addrs = append(addrs, n.API)
 	}
 	return addrs
@@ -235,7 +302,7 @@ func (l *Lab) Addrs() []string {
 func (l *Lab) Ended() <-chan Ended { return l.ended }
 
 func (l *Lab) node(name string) (Node, error) {
-	for _, n := range l.nodes {
+	for _, n := range l.Nodes() {
 		if n.Name == name {
 			return n, nil
 		}
@@ -245,7 +312,7 @@ func (l *Lab) node(name string) (Node, error) {
 
 // StartAll starts every node that does not run and waits until all serve.
 func (l *Lab) StartAll(ctx context.Context) error {
-	for _, n := range l.nodes {
+	for _, n := range l.Nodes() {
 		if err := l.Start(n.Name); err != nil {
 			return err
 		}
@@ -265,16 +332,23 @@ func (l *Lab) Start(name string) error {
 		return nil
 	}
 	var seeds []string
+	expect := 0 // a node that joins forms no cluster
 	for _, other := range l.nodes {
 		if other.Name != name {
 			seeds = append(seeds, other.Peer)
+		}
+		if !other.Joins && !n.Joins {
+			expect++
 		}
 	}
 	args := []string{
 		"serve", "--cluster", l.ClusterFile(), "--data", l.DataDir(name), "--name", name,
 		"--peer-listen", n.Peer, "--gossip-listen", n.Gossip, "--api-listen", n.API,
-		"--seeds", strings.Join(seeds, ","), "--bootstrap-expect", strconv.Itoa(len(l.nodes)),
+		"--seeds", strings.Join(seeds, ","), "--bootstrap-expect", strconv.Itoa(expect),
 		"--timing", "loopback", "--exit-with-stdin",
+	}
+	if n.Chaos != "" {
+		args = append(args, "--chaos", n.Chaos, "--chaos-plan", l.planFile(name))
 	}
 	args = append(args, l.cfg.Args...)
 	if l.cfg.NodeArgs != nil {
@@ -409,7 +483,7 @@ const readyEvery = 50 * time.Millisecond
 // node waits for, or how its process ended.
 func (l *Lab) WaitReady(ctx context.Context, names ...string) error {
 	if len(names) == 0 {
-		for _, n := range l.nodes {
+		for _, n := range l.Nodes() {
 			names = append(names, n.Name)
 		}
 	}
@@ -489,8 +563,9 @@ func (l *Lab) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	var wg sync.WaitGroup
-	errs := make([]error, len(l.nodes))
-	for i, n := range l.nodes {
+	nodes := l.Nodes()
+	errs := make([]error, len(nodes))
+	for i, n := range nodes {
 		if !l.Running(n.Name) {
 			continue
 		}

@@ -12,6 +12,10 @@ import (
 // us, and we stop the nodes in order.
 func detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
+// Detach puts a process into a session of its own: it goes on when the terminal is
+// gone.
+func Detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
+
 func terminate(p *os.Process) error     { return p.Signal(syscall.SIGTERM) }
 func pauseProcess(p *os.Process) error  { return p.Signal(syscall.SIGSTOP) }
 func resumeProcess(p *os.Process) error { return p.Signal(syscall.SIGCONT) }

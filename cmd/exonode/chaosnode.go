@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/exonode/exonode/faults"
@@ -14,10 +16,20 @@ import (
 
 // serveFaults serves a node's faults at an address of this host until ctx ends; ""
 // serves none. What it returns waits for its end. Whoever reaches it can break the
-// node, so the address must be of the loopback.
-func serveFaults(ctx context.Context, addr string, set *faults.Set, logger *slog.Logger) (wait func(), err error) {
+// node, so the address must be of the loopback. A plan that stands in a file, which may
+// be missing, holds from the start.
+func serveFaults(ctx context.Context, addr, plan string, set *faults.Set, logger *slog.Logger) (wait func(), err error) {
 	if addr == "" {
 		return func() {}, nil
+	}
+	if b, err := os.ReadFile(plan); err == nil {
+		var p faults.Plan
+		if err := json.Unmarshal(b, &p); err != nil {
+			return nil, fmt.Errorf("%s: %w", plan, err)
+		}
+		if err := set.Apply(p); err != nil {
+			return nil, fmt.Errorf("%s: %w", plan, err)
+		}
 	}
 	return serveLocally(ctx, "--chaos", addr, set.Handler(), logger)
 }

@@ -71,7 +71,7 @@ command line or the configuration is wrong; 3 a node's store failed.`,
 		id, title string
 		commands  []*cobra.Command
 	}{
-		{"nodes", "Nodes:", []*cobra.Command{a.initCommand(), a.serveCommand(), a.devCommand(), a.resetCommand()}},
+		{"nodes", "Nodes:", []*cobra.Command{a.initCommand(), a.serveCommand(), a.devCommand(), a.chaosCommand(), a.resetCommand()}},
 		{"events", "Events and entries:", []*cobra.Command{
 			a.submitCommand(), a.getCommand(), a.listCommand(), a.tailCommand(), a.headCommand(), a.lookupCommand(), a.catalogCommand(),
 		}},

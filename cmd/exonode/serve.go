@@ -32,7 +32,7 @@ type serveFlags struct {
 	maxPayload                     int
 	logLevel, logFormat            string
 	exitWithStdin                  bool
-	pprof, chaos                   string
+	pprof, chaos, chaosPlan        string
 }
 
 // untilEOF returns a context that also ends when r does. A supervisor holds the
@@ -90,7 +90,7 @@ from it.`,
 				return err
 			}
 			defer wait()
-			waitFaults, err := serveFaults(ctx, f.chaos, n.Faults(), logger)
+			waitFaults, err := serveFaults(ctx, f.chaos, f.chaosPlan, n.Faults(), logger)
 			if err != nil {
 				return err
 			}
@@ -129,6 +129,8 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	flags.StringVar(&f.pprof, "pprof", "", "serve Go's profiles at this `address` of the loopback")
 	flags.StringVar(&f.chaos, "chaos", "", "let faults be injected into this node, at this `address` of the loopback: for the chaos lab, never for evidence")
+	flags.StringVar(&f.chaosPlan, "chaos-plan", "", "`file` with the faults that the node has from the start, with --chaos")
+	_ = flags.MarkHidden("chaos-plan") // for the chaos lab
 	flags.BoolVar(&f.exitWithStdin, "exit-with-stdin", false, "stop when standard input ends")
 	_ = flags.MarkHidden("exit-with-stdin") // for supervisors
 }

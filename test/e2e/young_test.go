@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/exonode/exonode/chaos/lab"
@@ -46,7 +47,7 @@ func (c *cluster) move() {
 	t := c.t
 	t.Helper()
 	must(t, c.Close())
-	nodes := c.Nodes()
+	nodes := slices.Clone(c.Nodes())
 	for i := range nodes {
 		nodes[i].Peer, nodes[i].Gossip, nodes[i].API = freeAddr(t), freeAddr(t), freeAddr(t)
 	}

@@ -1,0 +1,536 @@
+package chaos
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/exonode/exonode/chaos/history"
+	"github.com/exonode/exonode/chaos/lab"
+	"github.com/exonode/exonode/client"
+	"github.com/exonode/exonode/faults"
+)
+
+// Controller carries actions out on a lab. Its methods are safe for concurrent use;
+// actions are carried out one after the other.
+type Controller struct {
+	lab   *lab.Lab
+	admin *client.Client
+	rand  *rand.Rand // under mu
+
+	mu sync.Mutex // guards the fields below, and is held while an action is carried out
+	// ids are the node ids, by the lab's names, of nodes that ever answered.
+	ids map[string]string
+	// active are the actions that were carried out and not undone, in order.
+	active []*Active
+	// minority is the last one that was selected.
+	minority []string
+}
+
+// Active is an action that was carried out.
+type Active struct {
+	Action
+	// Text says it for people, with the names of the nodes that were selected.
+	Text string
+	// Nodes are those that it concerns.
+	Nodes []string
+
+	groups [][]string // the action's, resolved
+}
+
+// NewController returns a controller of a lab whose nodes were started for chaos. The
+// caller calls Close.
+func NewController(l *lab.Lab, seed uint64) (*Controller, error) {
+	admin, err := client.New(client.Config{Addresses: l.Addrs(), Stall: time.Second, RetryFor: 10 * time.Second})
+	if err != nil {
+		return nil, err
+	}
+	return &Controller{lab: l, admin: admin, rand: rand.New(rand.NewPCG(seed, 1)), ids: make(map[string]string)}, nil
+}
+
+// Close lets the lab be as it is.
+func (c *Controller) Close() error { return c.admin.Close() }
+
+// Names are the names of all nodes of the lab.
+func (c *Controller) Names() []string {
+	var names []string
+	for _, n := range c.lab.Nodes() {
+		names = append(names, n.Name)
+	}
+	return names
+}
+
+// Do carries an action out. What it returns can be undone, but for actions that are
+// over at once, of which it returns nil.
+func (c *Controller) Do(ctx context.Context, a Action) (*Active, string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.identify(ctx); err != nil {
+		return nil, "", err
+	}
+	groups, err := c.resolve(ctx, &a)
+	if err != nil {
+		return nil, "", err
+	}
+	act := &Active{Action: a, groups: groups, Nodes: slices.Compact(slices.Sorted(slices.Values(slices.Concat(groups...))))}
+	act.Text = act.say(c.Names())
+	switch a.Verb {
+	case "heal":
+		return nil, act.Text, c.healAll(ctx)
+	case "start":
+		return nil, act.Text, c.startAgain(ctx, act.Nodes)
+	case "transfer":
+		return nil, act.Text, c.admin.Transfer(ctx, c.ids[act.Nodes[0]])
+	case "join":
+		n, err := c.lab.Add()
+		if err != nil {
+			return nil, "", err
+		}
+		return nil, n.Name + " joins", c.lab.Start(n.Name)
+	case "remove":
+		return nil, act.Text, c.admin.Remove(ctx, c.ids[act.Nodes[0]])
+	}
+	c.active = append(c.active, act)
+	for _, name := range act.Nodes {
+		switch a.Verb {
+		case "kill":
+			err = errors.Join(err, ignoreDown(c.lab, name, c.lab.Kill(name)))
+		case "pause":
+			err = errors.Join(err, ignoreDown(c.lab, name, c.lab.Pause(name)))
+		}
+	}
+	return act, act.Text, errors.Join(err, c.plan(ctx))
+}
+
+// ignoreDown forgets that what does not run could not be stopped: it crashed by
+// another action.
+func ignoreDown(l *lab.Lab, name string, err error) error {
+	if err != nil && !l.Running(name) {
+		return nil
+	}
+	return err
+}
+
+// Undo mends what an action broke. What other actions break stays broken.
+func (c *Controller) Undo(ctx context.Context, act *Active) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.active = slices.DeleteFunc(c.active, func(a *Active) bool { return a == act })
+	return errors.Join(c.revive(ctx), c.plan(ctx))
+}
+
+// Active are the actions that were carried out and not undone.
+func (c *Controller) Active() []*Active {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.active)
+}
+
+func (c *Controller) healAll(ctx context.Context) error {
+	c.active = nil
+	return errors.Join(c.revive(ctx), c.plan(ctx))
+}
+
+// startAgain ends what keeps nodes from running.
+func (c *Controller) startAgain(ctx context.Context, names []string) error {
+	for _, act := range c.active {
+		if act.Verb == "kill" || act.Verb == "pause" {
+			act.Nodes = slices.DeleteFunc(slices.Clone(act.Nodes), func(n string) bool { return slices.Contains(names, n) })
+		}
+	}
+	return errors.Join(c.revive(ctx), c.plan(ctx))
+}
+
+// Revive starts nodes that ended although no action has them down: they crashed where
+// they were told to, or gave up their disk. It returns their names.
+func (c *Controller) Revive(ctx context.Context) ([]string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var ended []string
+	for _, name := range c.Names() {
+		if !c.lab.Running(name) && !c.held(name) {
+			ended = append(ended, name)
+		}
+	}
+	if len(ended) == 0 {
+		return nil, nil
+	}
+	return ended, errors.Join(c.revive(ctx), c.plan(ctx))
+}
+
+// held reports whether an action keeps a node from running, or would end it again at
+// once.
+func (c *Controller) held(name string) bool {
+	return slices.ContainsFunc(c.active, func(a *Active) bool {
+		stops := a.Verb == "kill" || a.Verb == "disk" && a.Disk != "slow" || a.Verb == "crash"
+		return stops && slices.Contains(a.Nodes, name)
+	})
+}
+
+// revive has every node run that no action stops.
+func (c *Controller) revive(ctx context.Context) error {
+	var errs []error
+	for _, name := range c.Names() {
+		paused := slices.ContainsFunc(c.active, func(a *Active) bool { return a.Verb == "pause" && slices.Contains(a.Nodes, name) })
+		switch {
+		case !c.lab.Running(name):
+			if !c.held(name) && !c.removed(name) {
+				errs = append(errs, c.lab.Start(name))
+			}
+		case !paused:
+			errs = append(errs, ignoreDown(c.lab, name, c.lab.Resume(name)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removed reports whether a node's log says that it was taken out of the cluster.
+func (c *Controller) removed(name string) bool { return c.lab.Removed(name) }
+
+// identify learns the ids of nodes that answer.
+func (c *Controller) identify(ctx context.Context) error {
+	for _, n := range c.lab.Nodes() {
+		if c.ids[n.Name] != "" {
+			continue
+		}
+		s, err := c.status(ctx, n)
+		if err == nil {
+			c.ids[n.Name] = s.NodeID
+		}
+	}
+	if len(c.ids) == 0 {
+		return errors.New("no node answers")
+	}
+	return nil
+}
+
+// statusTimeout is how long a node may take to tell how it is.
+const statusTimeout = 500 * time.Millisecond
+
+func (c *Controller) status(ctx context.Context, n lab.Node) (client.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	r, err := c.admin.On(n.API)
+	if err != nil {
+		return client.Status{}, err
+	}
+	return r.Status(ctx)
+}
+
+// plan tells each node what is wrong with it. One that can't be told is told when it
+// runs again: it reads its plan when it starts.
+func (c *Controller) plan(ctx context.Context) error {
+	var errs []error
+	for _, n := range c.lab.Nodes() {
+		p := c.planOf(n.Name)
+		if err := c.lab.WritePlan(n.Name, p); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if c.lab.Running(n.Name) && !c.paused(n.Name) {
+			if err := putPlan(ctx, n.Chaos, p); err != nil && c.lab.Running(n.Name) {
+				errs = append(errs, fmt.Errorf("tell %s what is wrong with it: %w", n.Name, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Controller) paused(name string) bool {
+	return slices.ContainsFunc(c.active, func(a *Active) bool { return a.Verb == "pause" && slices.Contains(a.Nodes, name) })
+}
+
+// planOf is everything that is wrong at a node: the sum of all actions.
+func (c *Controller) planOf(name string) faults.Plan {
+	p := faults.Plan{Links: make(map[string]faults.Link)}
+	for _, a := range c.active {
+		for _, other := range c.Names() {
+			id := c.ids[other]
+			if other == name || id == "" {
+				continue
+			}
+			l := p.Links[id]
+			if a.concerns(name, other) {
+				l = worse(l, a.link())
+			}
+			if a.Verb == "oneway" && a.concerns(other, name) {
+				l.Deaf = true
+			}
+			if l != (faults.Link{}) {
+				p.Links[id] = l
+			}
+		}
+		if !slices.Contains(a.Nodes, name) {
+			continue
+		}
+		switch a.Verb {
+		case "disk":
+			p.Disk = a.disk()
+		case "clock":
+			p.Clock.Offset = faults.Duration(a.Offset)
+		case "crash":
+			p.Crash = faults.Crash{Point: a.Point, After: a.After}
+		}
+	}
+	return p
+}
+
+// concerns reports whether an action is about what one node sends to another.
+func (a *Active) concerns(from, to string) bool {
+	in := func(i int, name string) bool { return slices.Contains(a.groups[i], name) }
+	switch a.Verb {
+	case "partition":
+		// Who is in no group is cut from nobody.
+		at := func(name string) int {
+			return slices.IndexFunc(a.groups, func(g []string) bool { return slices.Contains(g, name) })
+		}
+		return at(from) >= 0 && at(to) >= 0 && at(from) != at(to)
+	case "oneway":
+		return in(0, from) && in(1, to)
+	case "isolate", "slow", "drop", "reorder", "throttle":
+		return in(0, from) || in(0, to)
+	}
+	return false
+}
+
+// worse is a link with two faults.
+func worse(a, b faults.Link) faults.Link {
+	a.Cut, a.Deaf = a.Cut || b.Cut, a.Deaf || b.Deaf
+	a.Delay, a.Jitter = max(a.Delay, b.Delay), max(a.Jitter, b.Jitter)
+	a.Drop, a.Reorder = max(a.Drop, b.Drop), max(a.Reorder, b.Reorder)
+	if b.Rate > 0 && (a.Rate == 0 || b.Rate < a.Rate) {
+		a.Rate = b.Rate
+	}
+	return a
+}
+
+// putPlan replaces a node's plan.
+func putPlan(ctx context.Context, addr string, p faults.Plan) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	b, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://"+addr+"/plan", bytes.NewReader(b))
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err == nil {
+			text, rerr := io.ReadAll(io.LimitReader(resp.Body, 4096))
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusNoContent {
+				return nil
+			}
+			return errors.Join(rerr, fmt.Errorf("%s: %s", resp.Status, strings.TrimSpace(string(text))))
+		}
+		select { // it may be about to listen
+		case <-ctx.Done():
+			return err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// resolve finds whom an action's selectors mean now.
+func (c *Controller) resolve(ctx context.Context, a *Action) (groups [][]string, err error) {
+	var leader string
+	for _, g := range a.Groups {
+		var names []string
+		for _, selector := range g {
+			if leader == "" && (selector == Leader || selector == Follower) {
+				if leader, err = c.leader(ctx); err != nil {
+					return nil, err
+				}
+			}
+			picked, err := c.pick(selector, leader, slices.Concat(groups...))
+			if err != nil {
+				return nil, err
+			}
+			names = append(names, picked...)
+		}
+		groups = append(groups, names)
+	}
+	return groups, nil
+}
+
+// pick resolves one selector. What other groups of the action have is not picked by
+// chance.
+func (c *Controller) pick(selector, leader string, taken []string) ([]string, error) {
+	all := c.Names()
+	free := slices.DeleteFunc(slices.Clone(all), func(n string) bool { return slices.Contains(taken, n) })
+	one := func(from []string) ([]string, error) {
+		if len(from) == 0 {
+			return nil, fmt.Errorf("%w: there is nobody left to be %s", ErrAction, selector)
+		}
+		return []string{from[c.rand.IntN(len(from))]}, nil
+	}
+	switch selector {
+	case Leader:
+		return []string{leader}, nil
+	case Follower:
+		return one(slices.DeleteFunc(free, func(n string) bool { return n == leader }))
+	case Any:
+		return one(free)
+	case All:
+		return all, nil
+	case Minority:
+		c.rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+		most := (len(all) - 1) / 2
+		if most == 0 {
+			return nil, fmt.Errorf("%w: %d nodes have no minority", ErrAction, len(all))
+		}
+		c.minority = all[:1+c.rand.IntN(most)]
+		return c.minority, nil
+	case Majority:
+		return slices.DeleteFunc(all, func(n string) bool { return slices.Contains(c.minority, n) }), nil
+	}
+	if !slices.Contains(all, selector) {
+		return nil, fmt.Errorf("%w: there is no node %q; the nodes are %s, and %s", ErrAction, selector, strings.Join(all, ", "),
+			strings.Join([]string{Leader, Follower, Any, Minority, Majority, All}, ", "))
+	}
+	return []string{selector}, nil
+}
+
+// leader is the node that says that it leads, in the newest term. It waits for one.
+func (c *Controller) leader(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for {
+		best, term := "", uint64(0)
+		for _, n := range c.sample(ctx).Nodes {
+			if n.Leads && n.Term >= term {
+				best, term = n.Name, n.Term
+			}
+		}
+		if best != "" {
+			return best, nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", errors.New("no node says that it leads")
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// Sample tells how the lab is.
+func (c *Controller) Sample(ctx context.Context) history.Sample {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_ = c.identify(ctx) // who does not answer is shown so
+	return c.sample(ctx)
+}
+
+// sample is Sample; c.mu is held.
+func (c *Controller) sample(ctx context.Context) history.Sample {
+	nodes := c.lab.Nodes()
+	s := history.Sample{Nodes: make([]history.NodeSample, len(nodes)), Cut: make(map[string][]string)}
+	names := make(map[string]string)
+	for name, id := range c.ids {
+		names[id] = name
+	}
+	var wg sync.WaitGroup
+	for i, n := range nodes {
+		out := &s.Nodes[i]
+		out.Name, out.Up = n.Name, c.lab.Running(n.Name) && !c.paused(n.Name)
+		for _, other := range nodes {
+			if slices.ContainsFunc(c.active, func(a *Active) bool { return a.link().Cut && a.concerns(n.Name, other.Name) && n.Name != other.Name }) {
+				s.Cut[n.Name] = append(s.Cut[n.Name], other.Name)
+			}
+		}
+		if !out.Up {
+			continue
+		}
+		wg.Go(func() {
+			st, err := c.status(ctx, n)
+			if err != nil {
+				return
+			}
+			out.Answered, out.Leads, out.Term = true, st.State == "Leader", st.Term
+			out.Leader, out.Size, out.Applied = names[st.Leader], st.Head.Size, st.AppliedIndex
+		})
+	}
+	wg.Wait()
+	return s
+}
+
+// say says an action for people.
+func (a *Active) say(all []string) string {
+	list := func(names []string) string {
+		if len(names) == len(all) && len(all) > 1 {
+			return "all nodes"
+		}
+		if len(names) < 2 {
+			return strings.Join(names, "")
+		}
+		return strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1]
+	}
+	be := func(names []string, one, many string) string {
+		if len(names) == 1 {
+			return one
+		}
+		return many
+	}
+	nodes := list(a.Nodes)
+	switch a.Verb {
+	case "partition":
+		var parts []string
+		for _, g := range a.groups {
+			parts = append(parts, list(g))
+		}
+		return strings.Join(parts, " | ") + ": cut from each other"
+	case "isolate":
+		return nodes + " cut from the others"
+	case "oneway":
+		return fmt.Sprintf("what %s %s does not reach %s", list(a.groups[0]), be(a.groups[0], "sends", "send"), list(a.groups[1]))
+	case "slow":
+		return fmt.Sprintf("links of %s are %v slower", nodes, a.Delay)
+	case "drop":
+		return fmt.Sprintf("links of %s lose %.3g%%", nodes, 100*a.Part)
+	case "reorder":
+		return fmt.Sprintf("links of %s reorder %.3g%% of gossip", nodes, 100*a.Part)
+	case "throttle":
+		return fmt.Sprintf("links of %s carry %d bytes/s", nodes, a.Rate)
+	case "kill":
+		return nodes + " killed"
+	case "pause":
+		return nodes + " paused"
+	case "disk":
+		what := map[string]string{"slow": fmt.Sprintf("%v slower", a.Delay), "hang": "hangs", "eio": "fails (EIO)", "enospc": "is full (ENOSPC)"}[a.Disk]
+		return fmt.Sprintf("the %s of %s %s", cmp.Or(string(a.Store), "disk"), nodes, what)
+	case "clock":
+		return fmt.Sprintf("the clock of %s is off by %v", nodes, a.Offset)
+	case "crash":
+		return fmt.Sprintf("%s %s %s", nodes, be(a.Nodes, "crashes", "crash"), a.Point)
+	case "transfer":
+		return "leadership goes to " + nodes
+	case "remove":
+		return nodes + " removed from the cluster"
+	case "start":
+		return nodes + " started again"
+	case "heal":
+		return "everything mended"
+	}
+	return a.String()
+}
+
+// IDs are the node ids that are known, by the lab's names.
+func (c *Controller) IDs() map[string]string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.ids)
+}

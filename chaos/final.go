@@ -1,0 +1,135 @@
+package chaos
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/zeebo/blake3"
+
+	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/chaos/history"
+	"github.com/exonode/exonode/client"
+)
+
+// final reads the first size entries of every node, byte for byte, and has each node's
+// chain verified.
+func (r *run) final(ctx context.Context, admin *client.Client, size uint64) (*history.Final, error) {
+	f := &history.Final{Size: size}
+	tree := new(chain.Tree)
+	roots := make(map[uint64]chain.Hash)
+	wanted := r.wantedRoots()
+	for i, addr := range r.addrs {
+		if r.lab != nil && !r.lab.Running(r.names[i]) {
+			continue // it was removed
+		}
+		replica := history.Replica{Node: r.names[i]}
+		entries, err := r.replica(ctx, admin, addr, size, &replica, func(header []byte) {
+			if len(f.Replicas) == 0 {
+				tree.Append(header, func(int, uint64, []byte) {})
+				if n := tree.Size(); wanted[n] {
+					roots[n] = tree.Root()
+				}
+			}
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read the chain of %s: %w", r.names[i], err)
+		}
+		if len(f.Replicas) == 0 {
+			f.Entries = entries
+		}
+		r.verify(ctx, addr, &replica)
+		f.Replicas = append(f.Replicas, replica)
+	}
+	f.RootAt = func(n uint64) (chain.Hash, error) {
+		root, ok := roots[n]
+		if !ok {
+			return chain.Hash{}, fmt.Errorf("no root was kept of the first %d entries", n)
+		}
+		return root, nil
+	}
+	return f, nil
+}
+
+// wantedRoots are the sizes at which clients were told roots.
+func (r *run) wantedRoots() map[uint64]bool {
+	wanted := make(map[uint64]bool)
+	for _, op := range r.rec.Peek() {
+		if op.Kind == history.Head && !op.Root.IsZero() {
+			wanted[op.Size] = true
+		}
+	}
+	return wanted
+}
+
+// replica reads the first size entries of one node.
+func (r *run) replica(ctx context.Context, admin *client.Client, addr string, size uint64, out *history.Replica, each func(header []byte)) ([]history.Entry, error) {
+	reader, err := admin.On(addr)
+	if err != nil {
+		return nil, err
+	}
+	reader = reader.At(client.Session) // at least what the last append was acknowledged with
+	var entries []history.Entry
+	digest := blake3.New()
+	tree := new(chain.Tree)
+	put := func(b []byte) {
+		var n [8]byte
+		binary.BigEndian.PutUint64(n[:], uint64(len(b)))
+		_, _ = digest.Write(n[:]) // never fails
+		_, _ = digest.Write(b)
+	}
+	for e, err := range reader.List(ctx, client.ListQuery{To: size}) {
+		if err != nil {
+			return nil, err
+		}
+		if e.Sequence != uint64(len(entries)) {
+			return nil, fmt.Errorf("entry %d comes where %d is due", e.Sequence, len(entries))
+		}
+		put(e.Record.Header)
+		put(e.Record.Envelope)
+		tree.Append(e.Record.Header, func(int, uint64, []byte) {})
+		each(e.Record.Header)
+		entries = append(entries, history.Entry{Sequence: e.Sequence, Hash: e.Hash, Key: e.Header.Key(), Kind: e.Header.Kind, Time: e.Header.Time})
+	}
+	if uint64(len(entries)) != size {
+		return nil, fmt.Errorf("it has %d entries, want %d", len(entries), size)
+	}
+	out.Size, out.Root = size, tree.Root()
+	if size > 0 {
+		out.Hash = entries[size-1].Hash
+	}
+	digest.Sum(out.Digest[:0])
+	return entries, nil
+}
+
+// verify has the program verify a node's chain, verdicts included, as anybody would.
+func (r *run) verify(ctx context.Context, addr string, out *history.Replica) {
+	binary := r.cfg.Binary
+	if binary == "" {
+		var err error
+		if binary, err = os.Executable(); err != nil {
+			out.Problems = append(out.Problems, err.Error())
+			return
+		}
+	}
+	cmd := exec.CommandContext(ctx, binary, "verify", "--addr", addr, "--timeout", "1m", "-o", "json")
+	text, err := cmd.Output()
+	var found struct {
+		OK       bool   `json:"ok"`
+		Verdicts uint64 `json:"verdicts_replayed"`
+	}
+	if jerr := json.Unmarshal(text, &found); jerr != nil || err != nil || !found.OK {
+		problem := strings.TrimSpace(string(text))
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			problem += " " + strings.TrimSpace(string(exit.Stderr))
+		}
+		out.Problems = append(out.Problems, fmt.Sprintf("exonode verify: %v: %s", err, problem))
+	}
+	out.Verdicts = found.Verdicts
+}

@@ -1,0 +1,334 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/exonode/exonode/chaos/history"
+	"github.com/exonode/exonode/chaos/lab"
+	"github.com/exonode/exonode/client"
+)
+
+// RunConfig says what to run.
+type RunConfig struct {
+	Scenario *Scenario
+	Seed     uint64
+	// Binary is the exonode to run; "" is the running program. Dir keeps the
+	// cluster; "" is a temporary directory.
+	Binary, Dir string
+	// Addrs, where not empty, are the API addresses of a cluster that runs:
+	// workload and checks alone, no faults.
+	Addrs []string
+	// Environment is the built-in policy of the cluster.
+	Environment string
+	// Version names the program, for the report.
+	Version string
+	// Progress is told what happens, in a line each; nil is nobody.
+	Progress func(at time.Duration, text string)
+	Logger   *slog.Logger
+}
+
+// How long the parts of a run may take.
+const (
+	startLimit  = time.Minute
+	healLimit   = 2 * time.Minute
+	watchLimit  = 30 * time.Second
+	sampleEvery = 500 * time.Millisecond
+	// settle is how long the workload goes on before the faults begin and
+	// after they end.
+	settle = 3 * time.Second
+)
+
+// run is one run under way.
+type run struct {
+	cfg   RunConfig
+	names []string
+	addrs []string
+	rec   *history.Recorder
+	// lab and control are nil where somebody else runs the cluster.
+	lab     *lab.Lab
+	control *Controller
+	load    *load
+}
+
+// Run plays a scenario and returns what was recorded, with what the nodes hold in the
+// end; who judges it is the caller. An error is one of the run itself: the cluster may
+// be well or not.
+func Run(ctx context.Context, cfg RunConfig) (result *history.Result, err error) {
+	if cfg.Progress == nil {
+		cfg.Progress = func(time.Duration, string) {}
+	}
+	r := &run{cfg: cfg}
+	began := time.Now()
+	plan, err := cfg.Scenario.Schedule(cfg.Seed)
+	if err != nil {
+		return nil, err
+	}
+	if len(cfg.Addrs) > 0 {
+		r.addrs = cfg.Addrs
+		for i := range r.addrs {
+			r.names = append(r.names, fmt.Sprint("n", i+1))
+		}
+		r.rec = history.NewRecorder()
+	} else {
+		defer func() {
+			if r.lab != nil {
+				err = errors.Join(err, r.close())
+			}
+		}()
+		if err := r.start(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if r.load, err = startLoad(ctx, cfg.Scenario.Workload, r.names, r.addrs, r.rec, cfg.Seed); err != nil {
+		return nil, err
+	}
+	if err := r.suffer(ctx, plan); err != nil {
+		r.load.end()
+		r.load.stopWatches()
+		r.load.watches.Wait()
+		return nil, err
+	}
+	final, err := r.finish(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &history.Result{
+		Title: cfg.Scenario.Title, Seed: cfg.Seed, Version: cfg.Version, Began: began,
+		Nodes: r.names, History: r.rec.End(), Final: final,
+	}, nil
+}
+
+// start brings the lab up.
+func (r *run) start(ctx context.Context) (err error) {
+	r.lab, err = lab.New(ctx, lab.Config{
+		Binary: r.cfg.Binary, Nodes: r.cfg.Scenario.Nodes, Dir: r.cfg.Dir, Environment: r.cfg.Environment,
+		Args: r.cfg.Scenario.Args, Chaos: true,
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	if err := r.lab.StartAll(ctx); err != nil {
+		return err
+	}
+	if r.control, err = NewController(r.lab, r.cfg.Seed); err != nil {
+		return err
+	}
+	r.names, r.addrs = r.control.Names(), r.lab.Addrs()
+	r.rec = history.NewRecorder()
+	r.say("%d nodes run in %s", len(r.names), r.lab.Dir())
+	return nil
+}
+
+func (r *run) close() error {
+	var err error
+	if r.control != nil {
+		err = r.control.Close()
+	}
+	return errors.Join(err, r.lab.Close())
+}
+
+func (r *run) say(format string, args ...any) {
+	r.cfg.Progress(r.rec.Now(), fmt.Sprintf(format, args...))
+}
+
+// suffer carries the schedule out, and mends everything in the end.
+func (r *run) suffer(ctx context.Context, plan []Planned) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var sampling sync.WaitGroup
+	defer sampling.Wait()
+	defer cancel()
+	sampling.Go(func() { r.sample(ctx) })
+	if !sleepUntil(ctx, r.rec, r.rec.Now()+settle) {
+		return ctx.Err()
+	}
+	if r.control == nil {
+		sleepUntil(ctx, r.rec, r.rec.Now()+r.cfg.Scenario.Length)
+		return context.Cause(ctx)
+	}
+	if err := r.play(ctx, plan); err != nil {
+		return err
+	}
+	if _, _, err := r.control.Do(ctx, Action{Verb: "heal"}); err != nil {
+		return fmt.Errorf("mend everything: %w", err)
+	}
+	r.fault("heal", "everything mended")
+	if err := r.await(ctx); err != nil {
+		return err
+	}
+	if !sleepUntil(ctx, r.rec, r.rec.Now()+settle) {
+		return ctx.Err()
+	}
+	return nil
+}
+
+func (r *run) fault(kind, text string, nodes ...string) {
+	r.rec.Fault(kind, text, nodes...)
+	r.say("%s", text)
+}
+
+// due is something to do at a time.
+type due struct {
+	at   time.Duration
+	what func() error
+}
+
+// play carries the actions out at their times. What nodes do by themselves, such as to
+// end over a disk that hangs, is mended at once, unless the fault would end them again.
+func (r *run) play(ctx context.Context, plan []Planned) error {
+	var queue []due
+	start := r.rec.Now()
+	add := func(d due) {
+		i, _ := slices.BinarySearchFunc(queue, d, func(a, b due) int { return int(a.at - b.at) })
+		queue = slices.Insert(queue, i, d)
+	}
+	for _, p := range plan {
+		add(due{start + p.At, func() error {
+			act, text, err := r.control.Do(ctx, p.Action)
+			if err != nil {
+				// Nobody leads, or the node to hand over to is down: that is
+				// as may be. What could not be broken is not.
+				r.say("not done: %s: %v", p.Action, err)
+			}
+			if text != "" {
+				var nodes []string
+				if act != nil {
+					nodes = act.Nodes
+				}
+				r.fault(p.Verb, text, nodes...)
+			}
+			if act != nil && p.For > 0 {
+				add(due{r.rec.Now() + p.For, func() error {
+					if err := r.control.Undo(ctx, act); err != nil {
+						r.say("not mended at once: %s: %v", act.Text, err)
+					}
+					r.fault("mend", "mended: "+act.Text, act.Nodes...)
+					return nil
+				}})
+			}
+			return nil
+		}})
+	}
+	add(due{start + r.cfg.Scenario.Length, nil})
+	for len(queue) > 0 && queue[0].what != nil || len(queue) > 1 {
+		next := queue[0]
+		if next.at > start+r.cfg.Scenario.Length || next.what == nil {
+			break
+		}
+		if err := r.idle(ctx, next.at); err != nil {
+			return err
+		}
+		queue = queue[1:]
+		if err := next.what(); err != nil {
+			return err
+		}
+	}
+	return r.idle(ctx, start+r.cfg.Scenario.Length)
+}
+
+// idle waits until a time, and starts what ended by itself meanwhile.
+func (r *run) idle(ctx context.Context, until time.Duration) error {
+	for r.rec.Now() < until {
+		if !sleepUntil(ctx, r.rec, min(until, r.rec.Now()+sampleEvery)) {
+			return ctx.Err()
+		}
+		ended, err := r.control.Revive(ctx)
+		if err != nil {
+			r.say("not started again at once: %v", err)
+		}
+		if len(ended) > 0 {
+			r.fault("restart", strings.Join(ended, ", ")+" had ended; started again", ended...)
+		}
+	}
+	return nil
+}
+
+func sleepUntil(ctx context.Context, rec *history.Recorder, at time.Duration) bool {
+	t := time.NewTimer(at - rec.Now())
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// sample records how the nodes are, until ctx ends.
+func (r *run) sample(ctx context.Context) {
+	if r.control == nil {
+		return
+	}
+	for ctx.Err() == nil {
+		s := r.control.Sample(ctx)
+		s.At = r.rec.Now()
+		r.rec.Sample(s)
+		if !sleepUntil(ctx, r.rec, s.At+sampleEvery) {
+			return
+		}
+	}
+}
+
+// await waits until all nodes serve again.
+func (r *run) await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, healLimit)
+	defer cancel()
+	for {
+		_, err := r.control.Revive(ctx)
+		if err == nil {
+			var up []string
+			for _, n := range r.names {
+				if r.lab.Running(n) {
+					up = append(up, n)
+				}
+			}
+			if err = r.lab.WaitReady(ctx, up...); err == nil {
+				r.say("all nodes serve again")
+				return nil
+			}
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("the cluster does not come back: %w", err)
+		}
+		r.say("not back yet: %v", err)
+	}
+}
+
+// finish ends the workload and reads what all nodes hold.
+func (r *run) finish(ctx context.Context) (*history.Final, error) {
+	r.load.end()
+	admin, err := client.New(client.Config{Addresses: r.addrs, Workspace: "chaos", RetryFor: healLimit})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = admin.Close() }() // nothing of it is under way
+	// One event behind what is compared: the watches see that they are there.
+	size := uint64(0)
+	for size == 0 {
+		h, err := admin.Head(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("read the head: %w", err)
+		}
+		size = h.Size
+	}
+	r.load.until.Store(size)
+	last := r.load.event(0, 1<<30, r.load.rng(0))
+	last.Source += "/end"
+	if _, err := admin.Append(ctx, last); err != nil {
+		return nil, fmt.Errorf("append the last event: %w", err)
+	}
+	seen, cancel := context.WithTimeout(ctx, watchLimit)
+	defer cancel()
+	r.load.endWatches(seen)
+	r.say("reading what the nodes hold")
+	return r.final(ctx, admin, size)
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/exonode/exonode/chaos"
+)
+
+type chaosRunFlags struct {
+	duration    time.Duration
+	nodes       int
+	seed        uint64
+	faults      []string
+	report      string
+	environment string
+	against     bool
+}
+
+func (a *app) chaosRunCommand() *cobra.Command {
+	var f chaosRunFlags
+	cmd := &cobra.Command{
+		Use:   "run [SCENARIO]",
+		Short: "Play a scenario beside a workload, and check that the cluster held",
+		Long: `Start a cluster, have many clients append, stream, read and watch on all of its
+nodes, break it as a scenario says, mend everything, and check what clients were told
+against what all nodes hold. The scenario is the name of a built-in one ("exonode chaos
+scenarios" lists them) or a file; without one, faults of all kinds come as the seed
+chooses.
+
+With --against, workload and checks alone run against the cluster at --addr; its events
+stay there, in workspace chaos.
+
+Exit status 1: a check failed.`,
+		Example: `  exonode chaos run
+  exonode chaos run partitions --seed 7
+  exonode chaos run --duration 3m --nodes 5 --faults partition,kill,pause
+  exonode chaos run calm --against --addr n1.example:7482,n2.example:7482`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.chaosRun(cmd.Context(), &f, args)
+		},
+	}
+	flags := cmd.Flags()
+	flags.DurationVar(&f.duration, "duration", 0, "how long faults come (default: as the scenario says)")
+	flags.IntVarP(&f.nodes, "nodes", "n", 0, "how many nodes (default: as the scenario says)")
+	flags.Uint64Var(&f.seed, "seed", 0, "what the faults are drawn from; 0 draws one")
+	flags.StringSliceVar(&f.faults, "faults", nil, "`kinds` of faults that come by chance, separated by commas: "+strings.Join(chaos.FaultKinds(), ", "))
+	flags.StringVar(&f.report, "report", "chaos-report.html", "`file` for the report; what ends in .json is written as JSON")
+	flags.StringVar(&f.environment, "environment", "development", "built-in policy: production, staging or development")
+	flags.BoolVar(&f.against, "against", false, "run workload and checks against the cluster at --addr, without faults")
+	return cmd
+}
+
+func (a *app) chaosRun(ctx context.Context, f *chaosRunFlags, args []string) error {
+	name := "mix"
+	if len(args) > 0 {
+		name = args[0]
+	}
+	s, err := chaos.LoadScenario(name)
+	if err != nil {
+		return usagef("%w", err)
+	}
+	if f.duration > 0 {
+		s.Length = f.duration
+	}
+	if f.nodes > 0 {
+		s.Nodes = f.nodes
+	}
+	if len(f.faults) > 0 {
+		if s.Random == nil {
+			s.Random = &chaos.Random{}
+		}
+		s.Random.Faults = f.faults
+		if s.Random.Every == 0 {
+			s.Random.Every, s.Random.For = 6*time.Second, 4*time.Second
+		}
+	}
+	if err := s.Validate(); err != nil {
+		return usagef("%w", err)
+	}
+	seed := f.seed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano()) % 1_000_000
+	}
+	cfg := chaos.RunConfig{
+		Scenario: s, Seed: seed, Environment: f.environment, Version: version(),
+		Progress: func(at time.Duration, text string) {
+			fmt.Fprintf(a.stderr, "%7.1fs  %s\n", at.Seconds(), text)
+		},
+	}
+	if f.against {
+		cfg.Addrs = a.addrs
+	}
+	fmt.Fprintf(a.stderr, "%s; seed %d\n", s.Title, seed)
+	result, err := chaos.Run(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	result.Command = strings.TrimSpace(fmt.Sprintf("exonode chaos run %s --seed %d --duration %v --nodes %d", name, seed, s.Length, s.Nodes))
+	return nil
+}
