@@ -76,11 +76,11 @@ var chaosHelp = map[string]struct{ short, example string }{
 func (a *app) chaosVerbCommand(verb string, dir *string) *cobra.Command {
 	help := chaosHelp[verb]
 	cmd := &cobra.Command{
-		Use:     chaos.Usage(verb),
-		Short:   help.short,
-		Example: "  exonode chaos " + help.example,
-		Args:    cobra.ArbitraryArgs,
-		ValidArgsFunction:  a.completeLab(dir),
+		Use:               chaos.Usage(verb),
+		Short:             help.short,
+		Example:           "  exonode chaos " + help.example,
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: a.completeLab(dir),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			action, err := chaos.ParseAction(append([]string{verb}, args...)...)
 			if err != nil {
