@@ -91,7 +91,7 @@ func (c *Controller) Do(ctx context.Context, a Action) (*Active, string, error) 
 	case "start":
 		return nil, act.Text, c.startAgain(ctx, act.Nodes)
 	case "transfer":
-		return nil, act.Text, c.admin.Transfer(ctx, c.ids[act.Nodes[0]])
+		return nil, act.Text, c.transfer(ctx, act.Nodes[0])
 	case "join":
 		n, err := c.lab.Add()
 		if err != nil {
@@ -111,6 +111,31 @@ func (c *Controller) Do(ctx context.Context, a Action) (*Active, string, error) 
 		}
 	}
 	return act, act.Text, errors.Join(err, c.plan(ctx))
+}
+
+// transfer asks the leader to hand over.
+func (c *Controller) transfer(ctx context.Context, to string) error {
+	leader, err := c.leader(ctx)
+	if err != nil {
+		return err
+	}
+	addrs := c.lab.Addrs()
+	slices.SortStableFunc(addrs, func(a, b string) int { return c.distance(leader, a) - c.distance(leader, b) })
+	asker, err := client.New(client.Config{Addresses: addrs, RetryFor: 5 * time.Second})
+	if err != nil {
+		return err
+	}
+	return errors.Join(asker.Transfer(ctx, c.ids[to]), asker.Close())
+}
+
+// distance is 0 for a node's own address.
+func (c *Controller) distance(name, addr string) int {
+	for _, n := range c.lab.Nodes() {
+		if n.Name == name && n.API == addr {
+			return 0
+		}
+	}
+	return 1
 }
 
 // ignoreDown forgets that what does not run could not be stopped: it crashed by
