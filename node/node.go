@@ -216,7 +216,7 @@ func (n *Node) openLedger() (err error) {
 			return serr
 		}
 		if state.Exists() {
-			return fmt.Errorf("raft's state is here and the ledger is missing: restore %s, or remove this node from the cluster, empty its data directory and let it join again", dir)
+			return fmt.Errorf("%w: raft's state is here and the ledger is missing: restore %s, or remove this node from the cluster, empty its data directory and let it join again", ErrDataMissing, dir)
 		}
 		n.ledger, err = ledger.Create(dir, options)
 	}
@@ -242,8 +242,8 @@ func (n *Node) checkBoot() error {
 		state.FirstLog, state.LastLog = 0, 0
 	}
 	if state.LastLog > 0 && state.FirstLog > state.SnapshotIndex+1 {
-		return fmt.Errorf("raft's log begins at index %d and the newest snapshot is of index %d: what is between is missing; restore %s, or remove this node from the cluster, empty its data directory and let it join again",
-			state.FirstLog, state.SnapshotIndex, n.dir.sub("raft"))
+		return fmt.Errorf("%w: raft's log begins at index %d and the newest snapshot is of index %d: what is between is missing; restore %s, or remove this node from the cluster, empty its data directory and let it join again",
+			ErrDataMissing, state.FirstLog, state.SnapshotIndex, n.dir.sub("raft"))
 	}
 	applied := uint64(0)
 	if state.SnapshotIndex > 0 {

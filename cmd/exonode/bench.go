@@ -77,7 +77,7 @@ func (a *app) bench(cmd *cobra.Command, cfg bench.Config, benchstat bool) error 
 	}
 	report, err := bench.Run(cmd.Context(), cfg)
 	if report == nil {
-		return &usageError{err}
+		return misuse("", "", err)
 	}
 	switch {
 	case err != nil && len(report.Limits)+len(report.Rows) == 0:

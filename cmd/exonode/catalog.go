@@ -124,7 +124,7 @@ JSON Schema from then on.`,
 			if schema != "" {
 				b, err := os.ReadFile(schema)
 				if err != nil {
-					return usagef("read --schema: %w", err)
+					return misuse(codeFile, "", fmt.Errorf("read --schema: %w", err))
 				}
 				text = string(b)
 			}

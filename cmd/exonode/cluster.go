@@ -76,14 +76,14 @@ type seedCheck struct {
 func (a *app) join(ctx context.Context, file, data string, seeds []string) error {
 	cluster, err := node.LoadClusterFile(file)
 	if errors.Is(err, os.ErrNotExist) {
-		return usagef("%w\n  copy the cluster's file from another node to this machine, and name it with --cluster", err)
+		return misuse(codeClusterFile, "copy the cluster's file from another node to this machine, and name it with --cluster", err)
 	}
 	if err != nil {
 		return err
 	}
 	if len(seeds) == 0 {
 		if seeds, err = a.seedsOf(ctx); err != nil {
-			return fmt.Errorf("%w\n  name members with --seeds", err)
+			return failf("", "name members with --seeds", "%w", err)
 		}
 	}
 	checks := make([]seedCheck, len(seeds))
@@ -123,7 +123,7 @@ func (a *app) join(ctx context.Context, file, data string, seeds []string) error
 		return err
 	}
 	if reachable == 0 {
-		return errors.New("no seed can be reached from here: check addresses, firewalls, and that the members listen beyond loopback (--peer-listen)")
+		return failf(codeUnreachable, "check addresses, firewalls, and that the members listen beyond loopback (--peer-listen)", "no seed can be reached from here")
 	}
 	return nil
 }

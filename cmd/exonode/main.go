@@ -41,8 +41,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err == nil {
 		return exitOK
 	}
-	if usage := (*usageError)(nil); !a.started && !errors.As(err, &usage) {
-		err = usagef("%w\nsee `exonode --help`", err)
+	if own := (*failure)(nil); !a.started && !errors.As(err, &own) {
+		err = misuse(codeUsage, "see `exonode --help`", err)
 	}
 	if text := a.explain(err); text != "" {
 		fmt.Fprintln(stderr, text)

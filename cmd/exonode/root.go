@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"time"
 
@@ -59,7 +60,7 @@ command line or the configuration is wrong; 3 a node's store failed.`,
 		},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%w\nsee `%s --help`", err, cmd.CommandPath())
+		return misuse(codeUsage, fmt.Sprintf("see `%s --help`", cmd.CommandPath()), err)
 	})
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.configFile, "config", "", "YAML `file` with the flags' names as keys")
@@ -99,7 +100,7 @@ func refuseUnknown(cmd *cobra.Command) {
 				if len(args) == 0 {
 					return c.Help()
 				}
-				return usagef("%s has no command %q\nsee `%s --help`", c.CommandPath(), args[0], c.CommandPath())
+				return misuse(codeUsage, fmt.Sprintf("see `%s --help`", c.CommandPath()), fmt.Errorf("%s has no command %q", c.CommandPath(), args[0]))
 			}
 		}
 		refuseUnknown(c)

@@ -27,6 +27,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/exonode/exonode/ledger"
 	"github.com/exonode/exonode/node"
 	"github.com/exonode/exonode/server"
 )
@@ -60,6 +61,7 @@ func TestScripts(t *testing.T) {
 			"authority": makeAuthority,
 			"damage":    damage,
 			"flip":      flip,
+			"forget":    forget,
 			"status":    wantStatus,
 			"tail":      tail,
 			"interrupt": interruptSubmit,
@@ -273,6 +275,16 @@ func flip(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	content[len(content)/2] ^= 1
 	ts.Check(os.WriteFile(largest, content, 0o600))
+}
+
+// forget is `forget DIR`: the ledger of a stopped node is empty again, as it is
+// after a crash before its first flush.
+func forget(ts *testscript.TestScript, _ bool, args []string) {
+	dir := filepath.Join(ts.MkAbs(args[0]), "ledger")
+	ts.Check(os.RemoveAll(dir))
+	store, err := ledger.Create(dir, ledger.Options{})
+	ts.Check(err)
+	ts.Check(store.Close())
 }
 
 // wantStatus is `status N COMMAND…`: the command must exit with status N.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -150,7 +151,7 @@ func (f *serveFlags) config(logger *slog.Logger) (node.Config, error) {
 	var err error
 	if cfg.Cluster, err = node.LoadClusterFile(f.cluster); err != nil {
 		if errors.Is(err, os.ErrNotExist) {
-			return cfg, usagef("%w\n  make one with `exonode init --out %s`, and give the same file to every node", err, f.cluster)
+			return cfg, misuse(codeClusterFile, fmt.Sprintf("make one with `exonode init --out %s`, and give the same file to every node", f.cluster), err)
 		}
 		return cfg, err
 	}
@@ -161,7 +162,7 @@ func (f *serveFlags) config(logger *slog.Logger) (node.Config, error) {
 	default:
 		pair, err := tls.LoadX509KeyPair(f.tlsCert, f.tlsKey)
 		if err != nil {
-			return cfg, usagef("load the API's certificate: %w", err)
+			return cfg, misuse(codeTLS, "", fmt.Errorf("load the API's certificate: %w", err))
 		}
 		cfg.API.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	}

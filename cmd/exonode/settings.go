@@ -97,7 +97,7 @@ func readConfig(path string) (map[string][]string, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, usagef("read the config file: %w", err)
+		return nil, misuse(codeFile, "", fmt.Errorf("read the config file: %w", err))
 	}
 	var nodes map[string]yaml.Node
 	if err := yaml.Unmarshal(b, &nodes); err != nil {

@@ -144,7 +144,7 @@ func (f *submitFlags) event(stdin io.Reader) (chain.Event, error) {
 	if f.effect != "" {
 		effect, err := api.ParseEffect(f.effect)
 		if err != nil {
-			return ev, &usageError{err}
+			return ev, misuse("", "", err)
 		}
 		ev.DeclaredEffect = &effect
 	}
@@ -179,7 +179,7 @@ func readData(data string, stdin io.Reader) ([]byte, error) {
 	case isFile:
 		b, err := os.ReadFile(path)
 		if err != nil {
-			return nil, usagef("read the payload: %w", err)
+			return nil, misuse(codeFile, "", fmt.Errorf("read the payload: %w", err))
 		}
 		return b, nil
 	}

@@ -117,7 +117,7 @@ func (a *app) openInput(ctx context.Context, path string) (io.ReadCloser, int64,
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, 0, usagef("open --file: %w", err)
+		return nil, 0, misuse(codeFile, "", fmt.Errorf("open --file: %w", err))
 	}
 	info, err := f.Stat()
 	if err != nil {
@@ -154,7 +154,7 @@ func (r *linesRun) events(f *submitFlags) iter.Seq2[chain.Event, error] {
 		for ev, err := range client.EventLines(r.input, options) {
 			if skipped < skip {
 				if skipped++; skipped == skip && ev.ID != lastID {
-					yield(ev, fmt.Errorf("line %d is not the one that run %s had got to: this is another input, or it was changed", line, r.state.Run))
+					yield(ev, failf(codeInput, "this is another input, or it was changed", "line %d is not the one that run %s had got to", line, r.state.Run))
 					return
 				}
 				continue
@@ -168,7 +168,7 @@ func (r *linesRun) events(f *submitFlags) iter.Seq2[chain.Event, error] {
 			}
 		}
 		if skipped < skip {
-			yield(chain.Event{}, fmt.Errorf("the input has %d events, but run %s had got to %d: this is another input, or it was cut", skipped, r.state.Run, skip))
+			yield(chain.Event{}, failf(codeInput, "this is another input, or it was cut", "the input has %d events, but run %s had got to %d", skipped, r.state.Run, skip))
 		}
 	}
 }
