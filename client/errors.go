@@ -23,10 +23,10 @@ import (
 var ErrClosed = errors.New("client: closed")
 
 // errRetryFor is why a call without a deadline was given up.
-var errRetryFor = errors.New("gave up after Config.RetryFor")
+var errRetryFor = errors.New("no answer for as long as calls are retried")
 
 // errStalled is why a stream was left: its node held events without an answer.
-var errStalled = errors.New("no answer within Config.Stall")
+var errStalled = errors.New("it left events unanswered")
 
 // IncompleteError reports an event whose fate the client does not know, since
 // the caller's context ended, or the time to retry, before an answer came.
@@ -35,7 +35,7 @@ var errStalled = errors.New("no answer within Config.Stall")
 type IncompleteError struct {
 	// Key is the event's identity, with the ID that it was sent with.
 	Key chain.Key
-	// Sent is whether a node may have got the event: where false it is
+	// Sent is whether a node may have taken the event: where false it is
 	// certainly not in the chain by this call.
 	Sent bool
 	// Last is what went wrong last: an *api.Error, an *UnreachableError, or
@@ -56,7 +56,7 @@ func (e *IncompleteError) Error() string {
 	if e.Sent {
 		b.WriteString("; it may be in the chain: submit it again with the same id, or look it up")
 	} else {
-		b.WriteString("; it was not sent: submit it again")
+		b.WriteString("; it was not written: submit it again")
 	}
 	return b.String()
 }
@@ -190,6 +190,12 @@ func classify(e *api.Error) class {
 	default:
 		return determinate
 	}
+}
+
+// didNothing reports whether the answer says that the event was not written, and
+// will not be by this attempt.
+func didNothing(e *api.Error) bool {
+	return e.Code == api.NoLeader || e.Code == api.NotReady || e.Code == api.QueueFull
 }
 
 // classifyCall reads the class of what a call to a node returned.

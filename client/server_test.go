@@ -232,7 +232,7 @@ func TestUnreachableText(t *testing.T) {
 		t.Errorf("head: %v\nwant: %s", err, want)
 	}
 	_, err = c.Append(t.Context(), chain.Event{Kind: "a", Source: "b"})
-	if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "it was not sent") {
+	if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "it was not written") {
 		t.Errorf("append: %v", err)
 	}
 }

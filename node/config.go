@@ -106,7 +106,15 @@ func (c *Config) setDefaults() {
 	if c.Timing == (Timing{}) {
 		c.Timing = LAN()
 	}
+	if c.Limits.Leaderless == 0 {
+		c.Limits.Leaderless = leaderlessElections * c.Timing.Election
+	}
 }
+
+// leaderlessElections is how many election timeouts a node waits for a leader
+// before it says that there is none. Raft draws each round's timeout between one
+// and two of them: a vote that is split twice is over by then.
+const leaderlessElections = 5
 
 // ErrConfig is wrapped by every error about the configuration: correct it.
 var ErrConfig = errors.New("configuration")

@@ -384,7 +384,16 @@ func (n *Node) Run(ctx context.Context) error {
 // Ready implements server.Operator.
 func (n *Node) Ready() error {
 	if p := n.phase.Load(); p == Ready {
-		return nil
+		since := n.pipeline.Leaderless()
+		if since == 0 {
+			return nil
+		}
+		return &api.Error{
+			Code:             api.NoLeader,
+			Message:          fmt.Sprintf("no leader has been known for %v", since.Round(time.Second)),
+			Hint:             "a quorum of the voters must run",
+			RetryAfterMillis: 500,
+		}
 	}
 	return &api.Error{
 		Code:             api.NotReady,

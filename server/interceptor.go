@@ -30,13 +30,25 @@ func (i *interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 			}
 			err = call.end(err)
 		}()
-		if _, ok := ctx.Deadline(); !ok {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, i.timeout)
-			defer cancel()
-		}
+		ctx, cancel := context.WithTimeout(ctx, answerWithin(ctx, i.timeout))
+		defer cancel()
 		return next(ctx, req)
 	}
+}
+
+// maxHeadStart is the most that an answer is made before the caller's deadline.
+const maxHeadStart = 500 * time.Millisecond
+
+// answerWithin is the time that a request may take: a little less than its
+// deadline leaves, so that what the node knows by then (no leader, an open
+// outcome) reaches the caller in place of a timeout of its own.
+func answerWithin(ctx context.Context, without time.Duration) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return without
+	}
+	left := time.Until(deadline)
+	return left - min(left/10, maxHeadStart)
 }
 
 // WrapStreamingHandler implements connect.Interceptor.

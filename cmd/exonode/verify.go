@@ -238,9 +238,9 @@ type verification struct {
 	Redacted uint64     `json:"redacted"`
 	Tiles    uint64     `json:"tiles_compared"`
 	// Verdicts were evaluated again, Unknown ones could not be.
-	Replayed bool     `json:"governance_replayed"`
-	Verdicts uint64   `json:"verdicts_replayed"`
-	Unknown  uint64   `json:"verdicts_unknown"`
+	Replayed bool   `json:"governance_replayed"`
+	Verdicts uint64 `json:"verdicts_replayed"`
+	Unknown  uint64 `json:"verdicts_unknown"`
 	// Ahead is what raft's log has beyond the ledger; only of a data
 	// directory.
 	Ahead *node.LogAhead `json:"raft_log,omitempty"`
