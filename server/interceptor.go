@@ -18,6 +18,7 @@ type interceptor struct {
 	metrics *metrics
 	log     *slog.Logger
 	timeout time.Duration
+	refused *refusals
 }
 
 // WrapUnary implements connect.Interceptor.
@@ -30,6 +31,9 @@ func (i *interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 			}
 			err = call.end(err)
 		}()
+		if err := i.refused.take(req.Any()); err != nil {
+			return nil, err
+		}
 		ctx, cancel := context.WithTimeout(ctx, answerWithin(ctx, i.timeout))
 		defer cancel()
 		return next(ctx, req)
@@ -61,7 +65,7 @@ func (i *interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) co
 			}
 			err = call.end(err)
 		}()
-		return next(ctx, conn)
+		return next(ctx, checked{conn, i.refused})
 	}
 }
 

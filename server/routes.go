@@ -17,13 +17,18 @@ import (
 // routes puts everything on one port. Health and metrics ask for no
 // authentication; all else goes through it.
 func (s *Server) routes() http.Handler {
+	refused := new(refusals)
+	decode := decoding{refused: refused, limit: s.cfg.MaxRequest}
 	options := []connect.HandlerOption{
-		connect.WithInterceptors(&interceptor{metrics: s.metrics, log: s.cfg.Log, timeout: s.cfg.RequestTimeout}),
-		connect.WithReadMaxBytes(s.cfg.MaxRequest),
+		connect.WithInterceptors(&interceptor{metrics: s.metrics, log: s.cfg.Log, timeout: s.cfg.RequestTimeout, refused: refused}),
+		// The codecs keep to MaxRequest, with an error of ours; what is far
+		// larger is not even read.
+		connect.WithReadMaxBytes(2*s.cfg.MaxRequest),
 		// Below that, compressing costs more than it saves.
 		connect.WithCompressMinBytes(1 << 10),
-		connect.WithCodec(strictJSON{"json"}),
-		connect.WithCodec(strictJSON{"json; charset=utf-8"}),
+		connect.WithCodec(strictProto{decode}),
+		connect.WithCodec(strictJSON{decode, "json"}),
+		connect.WithCodec(strictJSON{decode, "json; charset=utf-8"}),
 	}
 	ledger := &ledgerService{node: s.cfg.Node, stop: s.stop, readers: &s.readers, metrics: s.metrics}
 	web := &webService{ledger: ledger, maxBody: int64(s.cfg.MaxRequest), timeout: s.cfg.RequestTimeout}
