@@ -148,7 +148,7 @@ func (cfg Config) withDefaults() (Config, []*url.URL, error) {
 
 // parseAddress reads host:port or a URL into a base URL.
 func parseAddress(a string, useTLS bool) (*url.URL, error) {
-	const hint = `want host:port ("127.0.0.1:7101") or a URL ("https://node1.example:7101")`
+	const hint = `want host:port ("127.0.0.1:7482") or a URL ("https://node1.example:7482")`
 	raw := strings.TrimSpace(a)
 	if !strings.Contains(raw, "://") {
 		scheme := "http://"

@@ -54,7 +54,7 @@ A flag marked *setting* may also come from the environment or from a YAML file:
 environment, the environment over the file. The file is the one that ` + "`--config`" + `
 names, else ` + "`exonode/config.yaml`" + ` in the user's configuration directory, where
 there is one. One file may hold the settings of several commands; a key that is
-no command's flag is refused. Flags without the mark say what one command is
+no command's setting is refused. Flags without the mark say what one command is
 about and are taken from the command line alone.
 
 ## Completion
