@@ -23,7 +23,7 @@ func (s *Server) routes() http.Handler {
 		connect.WithInterceptors(&interceptor{metrics: s.metrics, log: s.cfg.Log, timeout: s.cfg.RequestTimeout, refused: refused}),
 		// The codecs keep to MaxRequest, with an error of ours; what is far
 		// larger is not even read.
-		connect.WithReadMaxBytes(2*s.cfg.MaxRequest),
+		connect.WithReadMaxBytes(2 * s.cfg.MaxRequest),
 		// Below that, compressing costs more than it saves.
 		connect.WithCompressMinBytes(1 << 10),
 		connect.WithCodec(strictProto{decode}),

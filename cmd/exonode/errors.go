@@ -230,6 +230,12 @@ func problem(err error) (text, hint string) {
 	}
 	var incomplete *client.IncompleteError
 	isIncomplete := errors.As(err, &incomplete)
+	if isIncomplete && !incomplete.Sent {
+		// What kept it from being written is all there is to say.
+		if e, ok := errors.AsType[*api.Error](incomplete.Last); ok {
+			return e.Message, e.Hint
+		}
+	}
 	if errors.Is(err, context.Canceled) && !isIncomplete {
 		return "stopped before it was done", ""
 	}

@@ -54,7 +54,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"node":      startNode,
 			"pair":      startPair,
-			"stop":      stopNode,
+			"halt":      stopNode,
 			"listen":    listen,
 			"lines":     writeLines,
 			"big":       writeBig,
@@ -188,10 +188,11 @@ func freeAddr(ts *testscript.TestScript) string {
 	return l.Addr().String()
 }
 
-// stopNode is `stop NAME`; it returns once the node is down.
+// stopNode is `halt NAME`; it returns once the node is down. (The package's
+// own stop ends the script.)
 func stopNode(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
-		ts.Fatalf("usage: stop NAME")
+		ts.Fatalf("usage: halt NAME")
 	}
 	nodes := ts.Value(nodesKey{}).(*scriptNodes)
 	nodes.mu.Lock()

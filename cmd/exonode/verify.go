@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/exonode/exonode/catalog"
 	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/chain/export"
 	"github.com/exonode/exonode/chain/view"
@@ -185,7 +187,11 @@ func checkGenesis(source chain.Source, want string) error {
 		if err != nil || e.Envelope == nil {
 			return nil
 		}
-		if got := chain.GenesisHash(e.Envelope.Payload).String(); got != want {
+		var genesis catalog.ChainGenesis
+		if json.Unmarshal(e.Envelope.Payload, &genesis) != nil {
+			return nil
+		}
+		if got := chain.GenesisHash([]byte(genesis.Document)).String(); got != want {
 			return failf(codeGenesis, "the ledger and the directory's FORMAT file are of different clusters: restore the one that was exchanged",
 				"entry 0 is genesis %s, and the data directory was made for %s", got, want)
 		}
