@@ -38,6 +38,9 @@ workspace bench.`,
   exonode bench --only client=go-stream --profile ./profiles`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cfg.Nodes < 1 {
+				return usagef("--nodes is %d: want at least 1", cfg.Nodes)
+			}
 			if quick {
 				if !cmd.Flags().Changed("duration") {
 					cfg.Duration = quickCell

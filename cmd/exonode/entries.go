@@ -304,6 +304,9 @@ order, over failures of nodes and changes of the leader, until interrupted. With
 			if err != nil {
 				return err
 			}
+			if cmd.Flags().Changed("after") && after < 0 {
+				return usagef("--after is %d: want a sequence, from 0", after)
+			}
 			if after >= 0 && cmd.Flags().Changed("last") {
 				return usagef("give --after or --last, not both")
 			}

@@ -11,19 +11,28 @@ import (
 	"time"
 )
 
+// pprofAddr checks the address of --pprof.
+func pprofAddr(addr string) (string, error) {
+	if addr == "" {
+		return "", nil
+	}
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", usagef("--pprof: %w", err)
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		return "", usagef("--pprof %s: profiles are served to this host alone; give an address such as 127.0.0.1:6060", addr)
+	}
+	return addr, nil
+}
+
 // servePprof serves Go's profiles at an address of this host until ctx ends; ""
 // serves none. What it returns waits for its end. Profiles tell what the memory
 // holds, so the address must be of the loopback.
 func servePprof(ctx context.Context, addr string, logger *slog.Logger) (wait func(), err error) {
-	if addr == "" {
-		return func() {}, nil
-	}
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, usagef("--pprof: %w", err)
-	}
-	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return nil, usagef("--pprof %s: profiles are served to this host alone; give an address such as 127.0.0.1:6060", addr)
+	addr, err = pprofAddr(addr)
+	if addr == "" || err != nil {
+		return func() {}, err
 	}
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {

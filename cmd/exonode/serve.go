@@ -66,6 +66,9 @@ from it.`,
 			if err != nil {
 				return err
 			}
+			if err := f.check(); err != nil {
+				return err
+			}
 			cfg, err := f.config(logger)
 			if err != nil {
 				return err
@@ -120,6 +123,24 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.pprof, "pprof", "", "serve Go's profiles at this `address` of the loopback")
 	flags.BoolVar(&f.exitWithStdin, "exit-with-stdin", false, "stop when standard input ends")
 	_ = flags.MarkHidden("exit-with-stdin") // for supervisors
+}
+
+// check refuses numbers that mean nothing. 0 would mean the default to a node,
+// and is no number that a person gives for one of these.
+func (f *serveFlags) check() error {
+	for _, n := range []struct {
+		flag  string
+		value int64
+	}{
+		{"max-payload", int64(f.maxPayload)}, {"queue-events", int64(f.queueEvents)}, {"queue-bytes", int64(f.queueBytes)},
+		{"write-timeout", int64(f.writeTimeout)}, {"snapshot-bytes", int64(min(f.snapshotBytes, 1))}, {"snapshot-logs", int64(min(f.snapshotEntries, 1))},
+	} {
+		if n.value <= 0 {
+			return usagef("--%s: want more than 0", n.flag)
+		}
+	}
+	_, err := pprofAddr(f.pprof)
+	return err
 }
 
 // config turns the flags into a node's configuration.
