@@ -242,13 +242,20 @@ func problem(err error) (text, hint string) {
 	if e, ok := errors.AsType[*api.Error](err); ok && !isIncomplete {
 		return e.Message, e.Hint
 	}
-	for _, k := range known {
-		if !isIncomplete && errors.Is(err, k.err) {
-			hint = k.hint
-			break
-		}
+	if !isIncomplete {
+		hint = hintOf(err)
 	}
 	return strings.TrimSpace(err.Error()), hint
+}
+
+// hintOf says what to do about an error of another package.
+func hintOf(err error) string {
+	for _, k := range known {
+		if errors.Is(err, k.err) {
+			return k.hint
+		}
+	}
+	return ""
 }
 
 // errorView is an error with -o json.
