@@ -36,7 +36,7 @@ workspace bench.`,
   exonode bench --quick
   exonode bench --only client=go/ --writers 64,256 --duration 10s
   exonode bench --only client=go-stream --profile ./profiles`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cfg.Nodes < 1 {
 				return usagef("--nodes is %d: want at least 1", cfg.Nodes)

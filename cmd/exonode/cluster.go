@@ -31,7 +31,7 @@ func (a *app) membersCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "members",
 		Short: "List the members",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v, err := a.clusterStatus(cmd)
 			if err != nil {
@@ -55,7 +55,7 @@ cluster file is valid, that --data can be used, and that the seeds answer and pr
 the cluster's secret as this machine does, and prints the command to run.
 Without --seeds, the members that the cluster at --addr knows are used.`,
 		Example: "  exonode cluster join --seeds 10.0.0.1:7480,10.0.0.2:7480",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := a.request(cmd)
 			defer cancel()

@@ -32,6 +32,9 @@ func (a *app) connect(ctx context.Context) (*client.Client, error) {
 // connectTo is connect to other addresses, with a configuration whose remaining
 // fields the shared flags fill.
 func (a *app) connectTo(ctx context.Context, addrs []string, cfg client.Config) (*client.Client, error) {
+	if len(addrs) == 0 {
+		return nil, usagef("--addr is empty: give at least one node's API address, such as 127.0.0.1:7482")
+	}
 	cfg.Addresses, cfg.RetryFor = addrs, a.timeout
 	var err error
 	if cfg.TLS, err = a.clientTLS(); err != nil {

@@ -34,7 +34,7 @@ The first node's API is where all other commands look by default, unless its
 port is taken; the addresses are printed either way.`,
 		Example: `  exonode dev
   exonode dev --nodes 5 --data ./cluster`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if nodes < 1 {
 				return usagef("--nodes is %d: want at least 1", nodes)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -245,8 +246,12 @@ func problem(err error) (text, hint string) {
 	if !isIncomplete {
 		hint = hintOf(err)
 	}
-	return strings.TrimSpace(err.Error()), hint
+	return packageNames.ReplaceAllString(strings.TrimSpace(err.Error()), ""), hint
 }
+
+// packageNames are what the packages' errors begin with: right in a program, and
+// noise to a person.
+var packageNames = regexp.MustCompile(`\b(chain|client|discovery|export|fsm|gates|ledger|membership|node|raftstore|server|transport): `)
 
 // hintOf says what to do about an error of another package.
 func hintOf(err error) string {

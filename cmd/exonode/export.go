@@ -29,7 +29,7 @@ export begins later, and a file that is not whole never appears under --out.`,
 		Example: `  exonode export --out chain.jsonl
   exonode export --format binary --out chain.bin --data /var/lib/exonode
   exonode export --from 1000 --to 2000 --out part.jsonl`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			forms := map[string]export.Format{"jsonl": export.JSONLines, "binary": export.Binary}
 			form, ok := forms[format]

@@ -30,7 +30,7 @@ with its policy. Every node needs this one file and nothing else; whoever has it
 can join, so treat it as a secret.`,
 		Example: `  exonode init --name audit --out cluster.json
   exonode serve --cluster cluster.json --data /var/lib/exonode --bootstrap-expect 3 --mdns`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			c, err := newClusterFile(name, environment, policyPath)
 			if err != nil {

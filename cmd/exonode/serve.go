@@ -60,7 +60,7 @@ Nodes find each other by --seeds and by --mdns. A node that has data goes on
 from it.`,
 		Example: `  exonode serve --cluster cluster.json --data /var/lib/exonode --bootstrap-expect 3 --mdns
   exonode serve --cluster cluster.json --data /var/lib/exonode --seeds nodes.example.org:7480`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			logger, err := newLogger(a.stderr, f.logLevel, f.logFormat)
 			if err != nil {

@@ -75,7 +75,7 @@ func set(f *pflag.Flag, values []string, from string) error {
 	}
 	for _, v := range values {
 		if err := f.Value.Set(v); err != nil {
-			return usagef("%s: --%s: %w", from, f.Name, err)
+			return usagef("%s: %w", from, badValue("--"+f.Name, f, v, err))
 		}
 	}
 	f.Changed = true

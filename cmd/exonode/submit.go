@@ -62,7 +62,7 @@ the exit status is then 1.`,
   exonode submit --kind agent.spawn --effect risk=0.3,privacy=0.1 --data @spawn.json
   exonode submit --file events.jsonl --resume events.state
   producer | exonode submit --file - --kind agent.exit`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.source == "" {
 				f.source = defaultSource()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -97,8 +98,11 @@ func (r *linesRun) summary(s linesResult) error {
 		return r.a.emitLine(s)
 	}
 	total := s.Sealed + s.Duplicates + s.Refused
-	_, err := fmt.Fprintf(r.a.stdout, "%d events: %d sealed, %d duplicates, %d refused, in %.1f s (%.0f events/s)\n",
-		total, s.Sealed, s.Duplicates, s.Refused, s.Seconds, float64(total-s.Resumed)/max(s.Seconds, 1e-6))
+	took := "nothing was left to do"
+	if done := total - s.Resumed; done > 0 {
+		took = fmt.Sprintf("in %.1f s (%.0f events/s)", s.Seconds, float64(done)/max(s.Seconds, 1e-6))
+	}
+	_, err := fmt.Fprintf(r.a.stdout, "%d events: %d sealed, %d duplicates, %d refused, %s\n", total, s.Sealed, s.Duplicates, s.Refused, took)
 	return err
 }
 
@@ -213,7 +217,7 @@ func (r *linesRun) refuse(line uint64, err error) {
 		}
 		text, hint := problem(err)
 		var e *api.Error
-		if errors.As(err, &e) && e.Field != "" {
+		if errors.As(err, &e) && !strings.HasPrefix(text, e.Field) {
 			text = e.Field + ": " + text
 		}
 		r.a.note("line %d: %s (%s)", line, text, codeOf(err))

@@ -73,7 +73,7 @@ Exit status 1 and the first bad entry where something is wrong.`,
   exonode verify --node n2
   exonode verify --data /var/lib/exonode
   exonode verify --file chain.bin -o json`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := t.check(); err != nil {
 				return err
