@@ -28,6 +28,9 @@ var errRetryFor = errors.New("no answer for as long as calls are retried")
 // errStalled is why a stream was left: its node held events without an answer.
 var errStalled = errors.New("it left events unanswered")
 
+// errSpeaksTLS is why a connection in clear text is no use.
+var errSpeaksTLS = errors.New("it speaks TLS: give an https:// address, and its authority's certificate")
+
 // IncompleteError reports an event whose fate the client does not know, since
 // the caller's context ended, or the time to retry, before an answer came.
 // Appending the same event with the same ID again is always safe; without it,
@@ -110,7 +113,7 @@ func misunderstood(err error) bool {
 	var op *net.OpError
 	var timeout interface{ Timeout() bool }
 	switch {
-	case errors.As(err, &op) && op.Op == "dial", api.CodeOf(err) != "", errors.Is(err, errStalled):
+	case errors.As(err, &op) && op.Op == "dial", api.CodeOf(err) != "", errors.Is(err, errStalled), errors.Is(err, errSpeaksTLS):
 		return false
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return false
@@ -206,7 +209,7 @@ func classifyCall(err error) class {
 	}
 	var v *VerifyError
 	var i *InconsistentError
-	if errors.As(err, &v) || errors.As(err, &i) {
+	if errors.Is(err, errSpeaksTLS) || errors.As(err, &v) || errors.As(err, &i) {
 		return determinate
 	}
 	return elsewhere
@@ -254,6 +257,8 @@ func brief(err error) string {
 		return string(e.Code)
 	case errors.Is(err, errStalled):
 		return errStalled.Error()
+	case errors.Is(err, errSpeaksTLS):
+		return errSpeaksTLS.Error()
 	case errors.As(err, &errno):
 		return errno.Error()
 	case errors.As(err, &dns):

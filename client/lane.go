@@ -346,6 +346,9 @@ func (l *lane) ended(ep *endpoint, err error, tried []Attempt) int {
 	l.queue.prepend(flew)
 	l.again, l.hold, l.pause = nil, false, 0
 	var settled []*call
+	if errors.Is(err, errSpeaksTLS) {
+		err = failureOf(err, tried)
+	}
 	if refused {
 		for _, k := range l.queue.takeAll() {
 			if l.settleLocked(k, &IncompleteError{Key: k.key, Sent: k.sent, Cause: err}) {
@@ -474,5 +477,5 @@ func retryAfter(err error) time.Duration {
 func isDial(err error) bool {
 	var op *net.OpError
 	var cert *tls.CertificateVerificationError
-	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &cert)
+	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &cert) || errors.Is(err, errSpeaksTLS)
 }

@@ -339,7 +339,10 @@ func try[T any](ctx context.Context, r Reader, m mode, call func(context.Context
 		var zero T
 		cl := m.classify(err)
 		if cl == determinate {
-			if m == once && errors.Is(err, context.DeadlineExceeded) {
+			switch {
+			case errors.Is(err, errSpeaksTLS):
+				err = &UnreachableError{Tried: appendAttempt(tried, ep.address, err)}
+			case m == once && errors.Is(err, context.DeadlineExceeded):
 				err = errOpen
 			}
 			return zero, err
