@@ -16,7 +16,7 @@ export CGO_ENABLED ?= 0
 all: build
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/exonode, one static binary
 	$(GO) build -o $(BIN) ./cmd/exonode

@@ -279,7 +279,7 @@ func TestEntryJSON(t *testing.T) {
 	for _, test := range []struct{ contentType, payload, want string }{
 		{"application/json", `{ "a":1 }`, `"data":{"a":1}`},
 		{"application/x+json", `[]`, `"data":[]`},
-		{"application/json", `{broken`, `"data":"{broken"`},
+		{"application/json", `{broken`, `"data_base64":"e2Jyb2tlbg=="`},
 		{"text/plain", "a\"b", `"data":"a\"b"`},
 		{"text/plain", "\xff", `"data_base64":"/w=="`},
 		{"image/png", "ab", `"data_base64":"YWI="`},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -278,6 +279,9 @@ func FilterFromProto(p *exonodev1.Filter) (chain.Filter, error) {
 		Kind:      p.GetKind(),
 		Source:    p.GetSource(),
 		Principal: p.GetPrincipal(),
+	}
+	if i := strings.IndexByte(f.Kind, '*'); i >= 0 && i != len(f.Kind)-1 {
+		return f, &Error{Code: BadField, Field: "kind", Message: fmt.Sprintf("kind is %q: a * may only stand at the end", f.Kind)}
 	}
 	var err error
 	if f.TimeFrom, err = nanos("filter.time_from", p.GetTimeFrom()); err != nil {

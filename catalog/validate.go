@@ -56,7 +56,11 @@ func (k *Kind) checkText(contentType string, payload []byte) error {
 	case !IsJSON(contentType):
 		return &FieldError{Kind: k.Name, Want: "content type application/json", Got: "another content type"}
 	case len(payload) == 0:
-		return &FieldError{Kind: k.Name, Want: "a JSON object", Got: "no payload"}
+		want := "a JSON object"
+		if k.Fields == nil {
+			want = "JSON"
+		}
+		return &FieldError{Kind: k.Name, Want: want, Got: "no payload"}
 	case !utf8.Valid(payload):
 		return &FieldError{Kind: k.Name, Want: "UTF-8", Got: "other bytes"}
 	}

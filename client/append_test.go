@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -290,6 +291,48 @@ func TestRetryFor(t *testing.T) {
 			t.Errorf("after %v: %v", took, err)
 		}
 	})
+}
+
+// TestNoLeaderIsDetermined: where a node says that it has no leader, the event is
+// not in the chain, and the caller learns why.
+func TestNoLeaderIsDetermined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cl := newCluster(t, address(0))
+		c := cl.client(nil)
+		defer cl.stop()
+		defer c.Close()
+		cl.nodes[address(0)].onMessage = func(int, []*exonodev1.Event) fault { return fault{code: api.NoLeader, retry: 200 * time.Millisecond} }
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		_, err := c.Append(ctx, testEvent(0))
+		var inc *client.IncompleteError
+		if !errors.As(err, &inc) || inc.Sent || api.CodeOf(inc.Last) != api.NoLeader {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// TestSilentNode: a short RetryFor also ends a call whose event is at a node that
+// does not answer, after each address had its part of it.
+func TestSilentNode(t *testing.T) {
+	for _, n := range []int{1, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			cl := newCluster(t, []string{address(0), address(1), address(2)}[:n]...)
+			c := cl.client(func(cfg *client.Config) { cfg.RetryFor = 3 * time.Second })
+			defer cl.stop()
+			defer c.Close()
+			var asked atomic.Int32
+			for _, n := range cl.nodes {
+				n.onMessage = func(int, []*exonodev1.Event) fault { asked.Add(1); return fault{hang: true} }
+			}
+			start := time.Now()
+			_, err := c.Append(t.Context(), testEvent(0))
+			var inc *client.IncompleteError
+			if took := time.Since(start); !errors.As(err, &inc) || !inc.Sent || took > 5*time.Second || int(asked.Load()) < n {
+				t.Errorf("after %v and %d nodes: %v", took, asked.Load(), err)
+			}
+		})
+	}
 }
 
 // TestQueueFullHint: the node's hint is kept to, and nothing is sent meanwhile.

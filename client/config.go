@@ -48,7 +48,8 @@ type Config struct {
 	// retried; 30 seconds where it is 0. A context's deadline replaces it.
 	RetryFor time.Duration
 	// Stall is how long a node may leave events without any answer before
-	// they are sent to another one; 10 seconds where it is 0.
+	// they are sent to another one; 10 seconds where it is 0, and less where
+	// RetryFor would not leave each address its part.
 	Stall time.Duration
 	// MaxInFlight is how many events may be unanswered on one stream; 8,192
 	// where it is 0. What exceeds it waits in memory.
@@ -147,7 +148,7 @@ func (cfg Config) withDefaults() (Config, []*url.URL, error) {
 
 // parseAddress reads host:port or a URL into a base URL.
 func parseAddress(a string, useTLS bool) (*url.URL, error) {
-	const hint = `want host:port ("127.0.0.1:7101") or a URL ("https://node1.example:7101")`
+	const hint = `want host:port ("127.0.0.1:7482") or a URL ("https://node1.example:7482")`
 	raw := strings.TrimSpace(a)
 	if !strings.Contains(raw, "://") {
 		scheme := "http://"

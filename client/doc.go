@@ -10,7 +10,7 @@
 // which is success.
 //
 //	c, err := client.New(client.Config{
-//		Addresses: []string{"127.0.0.1:7101", "127.0.0.1:7102", "127.0.0.1:7103"},
+//		Addresses: []string{"10.0.0.1:7482", "10.0.0.2:7482", "10.0.0.3:7482"},
 //		Workspace: "payments",
 //		Source:    "urn:service:refunds",
 //	})

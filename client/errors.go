@@ -23,10 +23,13 @@ import (
 var ErrClosed = errors.New("client: closed")
 
 // errRetryFor is why a call without a deadline was given up.
-var errRetryFor = errors.New("gave up after Config.RetryFor")
+var errRetryFor = errors.New("no answer for as long as calls are retried")
 
 // errStalled is why a stream was left: its node held events without an answer.
-var errStalled = errors.New("no answer within Config.Stall")
+var errStalled = errors.New("it left events unanswered")
+
+// errSpeaksTLS is why a connection in clear text is no use.
+var errSpeaksTLS = errors.New("it speaks TLS: give an https:// address, and its authority's certificate")
 
 // IncompleteError reports an event whose fate the client does not know, since
 // the caller's context ended, or the time to retry, before an answer came.
@@ -35,7 +38,7 @@ var errStalled = errors.New("no answer within Config.Stall")
 type IncompleteError struct {
 	// Key is the event's identity, with the ID that it was sent with.
 	Key chain.Key
-	// Sent is whether a node may have got the event: where false it is
+	// Sent is whether a node may have taken the event: where false it is
 	// certainly not in the chain by this call.
 	Sent bool
 	// Last is what went wrong last: an *api.Error, an *UnreachableError, or
@@ -56,7 +59,7 @@ func (e *IncompleteError) Error() string {
 	if e.Sent {
 		b.WriteString("; it may be in the chain: submit it again with the same id, or look it up")
 	} else {
-		b.WriteString("; it was not sent: submit it again")
+		b.WriteString("; it was not written: submit it again")
 	}
 	return b.String()
 }
@@ -110,7 +113,7 @@ func misunderstood(err error) bool {
 	var op *net.OpError
 	var timeout interface{ Timeout() bool }
 	switch {
-	case errors.As(err, &op) && op.Op == "dial", api.CodeOf(err) != "", errors.Is(err, errStalled):
+	case errors.As(err, &op) && op.Op == "dial", api.CodeOf(err) != "", errors.Is(err, errStalled), errors.Is(err, errSpeaksTLS):
 		return false
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return false
@@ -192,6 +195,12 @@ func classify(e *api.Error) class {
 	}
 }
 
+// didNothing reports whether the answer says that the event was not written, and
+// will not be by this attempt.
+func didNothing(e *api.Error) bool {
+	return e.Code == api.NoLeader || e.Code == api.NotReady || e.Code == api.QueueFull
+}
+
 // classifyCall reads the class of what a call to a node returned.
 func classifyCall(err error) class {
 	var e *api.Error
@@ -200,7 +209,7 @@ func classifyCall(err error) class {
 	}
 	var v *VerifyError
 	var i *InconsistentError
-	if errors.As(err, &v) || errors.As(err, &i) {
+	if errors.Is(err, errSpeaksTLS) || errors.As(err, &v) || errors.As(err, &i) {
 		return determinate
 	}
 	return elsewhere
@@ -248,6 +257,8 @@ func brief(err error) string {
 		return string(e.Code)
 	case errors.Is(err, errStalled):
 		return errStalled.Error()
+	case errors.Is(err, errSpeaksTLS):
+		return errSpeaksTLS.Error()
 	case errors.As(err, &errno):
 		return errno.Error()
 	case errors.As(err, &dns):

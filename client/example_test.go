@@ -18,7 +18,7 @@ import (
 
 func Example() {
 	c, err := client.New(client.Config{
-		Addresses: []string{"127.0.0.1:7101", "127.0.0.1:7102", "127.0.0.1:7103"},
+		Addresses: []string{"10.0.0.1:7482", "10.0.0.2:7482", "10.0.0.3:7482"},
 		Workspace: "payments",
 		Source:    "urn:service:refunds",
 	})
@@ -32,7 +32,7 @@ func Example() {
 	ack, err := c.Append(ctx, chain.Event{
 		Kind:    "agent.spawn",
 		Subject: "agent-17",
-		Payload: []byte(`{"agent":"agent-17"}`),
+		Payload: []byte(`{"agent_id": "agent-17", "pid": 4711, "parent_pid": 1, "program": "agent"}`),
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -121,7 +121,7 @@ func ExampleClient_Durable() {
 	}
 	defer d.Close()
 	// Returns once the event is synced to the local disk.
-	if _, err := d.Enqueue(chain.Event{Kind: "agent.spawn", Payload: []byte(`{}`)}); err != nil {
+	if _, err := d.Enqueue(chain.Event{Kind: "agent.exit", Payload: []byte(`{"agent_id": "agent-17", "pid": 4711, "exit_code": 0}`)}); err != nil {
 		log.Fatal(err)
 	}
 }

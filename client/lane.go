@@ -73,6 +73,8 @@ type lane struct {
 	// nil and zero after progress.
 	failure error
 	failing time.Time
+	// quiet is since when what flies has had no answer.
+	quiet time.Time
 }
 
 func newLane(c *Client, start int) *lane {
@@ -223,6 +225,9 @@ func (l *lane) take(buf []byte) ([]byte, int) {
 	if l.hold {
 		return buf, 0
 	}
+	if l.inflight.len() == 0 {
+		l.quiet = time.Now()
+	}
 	for l.queue.len() > 0 && n < maxMessageEvents && l.inflight.len() < l.c.cfg.MaxInFlight {
 		k := l.queue.front()
 		if k.dropped {
@@ -277,10 +282,12 @@ func (l *lane) answer(settled []*call, acks []*exonodev1.Ack, ep *endpoint) ([]*
 	for _, a := range acks {
 		k := l.inflight.pop()
 		k.flying = false
-		k.sent = true
 		var failed *api.Error
 		if d := a.GetError(); d != nil {
 			failed = api.ErrorFromProto(d)
+		}
+		k.sent = k.sent || failed == nil || !didNothing(failed)
+		if failed != nil {
 			switch classify(failed) {
 			case later:
 				l.hold = true
@@ -315,6 +322,7 @@ func (l *lane) answer(settled []*call, acks []*exonodev1.Ack, ep *endpoint) ([]*
 			settled = append(settled, k)
 		}
 	}
+	l.quiet = time.Now()
 	more := l.queue.len() > 0 || l.hold
 	l.mu.Unlock()
 	l.c.observe(seen)
@@ -338,6 +346,9 @@ func (l *lane) ended(ep *endpoint, err error, tried []Attempt) int {
 	l.queue.prepend(flew)
 	l.again, l.hold, l.pause = nil, false, 0
 	var settled []*call
+	if errors.Is(err, errSpeaksTLS) {
+		err = failureOf(err, tried)
+	}
 	if refused {
 		for _, k := range l.queue.takeAll() {
 			if l.settleLocked(k, &IncompleteError{Key: k.key, Sent: k.sent, Cause: err}) {
@@ -345,6 +356,9 @@ func (l *lane) ended(ep *endpoint, err error, tried []Attempt) int {
 			}
 		}
 	} else {
+		if l.failing.IsZero() && errors.Is(err, errStalled) {
+			l.failing = l.quiet
+		}
 		l.noteLocked(failureOf(err, tried))
 		settled = l.expireLocked(time.Now())
 	}
@@ -463,5 +477,5 @@ func retryAfter(err error) time.Duration {
 func isDial(err error) bool {
 	var op *net.OpError
 	var cert *tls.CertificateVerificationError
-	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &cert)
+	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &cert) || errors.Is(err, errSpeaksTLS)
 }

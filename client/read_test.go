@@ -433,6 +433,29 @@ func TestWatchProgress(t *testing.T) {
 	})
 }
 
+// TestWhatTheLastNodeSaid: a read's time is over while a node is silent, and
+// another had said that there is no leader.
+func TestWhatTheLastNodeSaid(t *testing.T) {
+	bubble(t, 0, func(t *testing.T, cl *cluster, c *client.Client) {
+		silent := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		cl.nodes[address(0)].onRead = silent
+		cl.nodes[address(1)].onRead = func(context.Context) error { return &api.Error{Code: api.NoLeader, Message: "no leader"} }
+		cl.nodes[address(2)].onRead = silent
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		_, err := c.Head(ctx)
+		if api.CodeOf(err) != api.NoLeader || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("head: %v", err)
+		}
+		// What is done once, and was not answered, may have been done.
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := c.Remove(ctx, "x"); api.CodeOf(err) != api.DeadlineExceeded {
+			t.Errorf("remove: %v", err)
+		}
+	})
+}
+
 func TestCluster(t *testing.T) {
 	bubble(t, 0, func(t *testing.T, cl *cluster, c *client.Client) {
 		ctx := t.Context()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/exonode/exonode/api"
@@ -298,13 +299,19 @@ func (m mode) classify(err error) class {
 		return classifyCall(err)
 	}
 	var e *api.Error
-	if errors.As(err, &e) && (e.Code == api.NoLeader || e.Code == api.NotReady || e.Code == api.QueueFull) {
+	if errors.As(err, &e) && didNothing(e) {
 		return classify(e)
 	}
 	if isDial(err) {
 		return elsewhere
 	}
 	return determinate
+}
+
+// errOpen is the error of a call that is made once, whose answer did not come.
+var errOpen = &api.Error{
+	Code: api.DeadlineExceeded, Message: "no answer came before the deadline: it may have been done, or be done yet",
+	Hint: "look at the cluster (`exonode status`) before you try again",
 }
 
 // try makes a unary call at the reader's address, or at one after the other.
@@ -332,6 +339,12 @@ func try[T any](ctx context.Context, r Reader, m mode, call func(context.Context
 		var zero T
 		cl := m.classify(err)
 		if cl == determinate {
+			switch {
+			case errors.Is(err, errSpeaksTLS):
+				err = &UnreachableError{Tried: appendAttempt(tried, ep.address, err)}
+			case m == once && errors.Is(err, context.DeadlineExceeded):
+				err = errOpen
+			}
 			return zero, err
 		}
 		tried = appendAttempt(tried, ep.address, err)
@@ -384,16 +397,23 @@ func attempt[T any](ctx context.Context, others bool, ep *endpoint, call func(co
 	return out, fromConnect(err)
 }
 
-// gaveUp is the error of a call whose time is over: what the last node said, or
-// that nobody answered.
+// gaveUp is the error of a call whose time is over: what the last node said that
+// said anything, or that nobody answered.
 func gaveUp(ctx context.Context, err error, tried []Attempt) error {
 	cause := context.Cause(ctx)
-	var e *api.Error
 	if errors.Is(cause, ErrClosed) {
 		return ErrClosed
 	}
-	if errors.As(err, &e) {
-		return fmt.Errorf("%w; last failure: %w", cause, e)
+	var said *api.Error
+	for _, t := range slices.Backward(tried) {
+		// That time was over is known; another node may say more.
+		var e *api.Error
+		if errors.As(t.Err, &e) && (said == nil || said.Code == api.DeadlineExceeded) {
+			said = e
+		}
+	}
+	if said != nil {
+		return fmt.Errorf("%w; last failure: %w", cause, said)
 	}
 	return &UnreachableError{Tried: tried, Cause: cause}
 }

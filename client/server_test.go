@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -232,7 +233,7 @@ func TestUnreachableText(t *testing.T) {
 		t.Errorf("head: %v\nwant: %s", err, want)
 	}
 	_, err = c.Append(t.Context(), chain.Event{Kind: "a", Source: "b"})
-	if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "it was not sent") {
+	if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "it was not written") {
 		t.Errorf("append: %v", err)
 	}
 }
@@ -279,5 +280,26 @@ func TestTLS(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestClearTextToTLS: who speaks clear text to an API with TLS is told at once.
+func TestClearTextToTLS(t *testing.T) {
+	s := httptest.NewTLSServer(http.NotFoundHandler())
+	defer s.Close()
+	c, err := client.New(client.Config{Addresses: []string{s.Listener.Addr().String()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	begin := time.Now()
+	_, err = c.Head(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "speaks TLS") || time.Since(begin) > 5*time.Second {
+		t.Errorf("head after %v: %v", time.Since(begin), err)
+	}
+	_, err = c.Append(t.Context(), chain.Event{Kind: "a", Source: "b"})
+	var inc *client.IncompleteError
+	if !errors.As(err, &inc) || !strings.Contains(err.Error(), "speaks TLS") {
+		t.Errorf("append: %v", err)
 	}
 }

@@ -103,11 +103,12 @@ func (l *lane) receive(stream *appendStream, ep *endpoint) error {
 }
 
 // watchStall cancels a session whose node leaves events unanswered: looked at
-// twice per Config.Stall, and found without progress three times in a row.
+// twice per Config.Stall, and found without progress three times in a row. Where
+// Config.RetryFor is short, each address gets a part of it.
 func (l *lane) watchStall(cancel context.CancelCauseFunc) *time.Timer {
 	var last uint64
 	strikes := 0
-	period := l.c.cfg.Stall / 2
+	period := min(l.c.cfg.Stall/2, l.c.cfg.RetryFor/time.Duration(3*len(l.c.endpoints)))
 	var t *time.Timer
 	ready := make(chan struct{})
 	t = time.AfterFunc(period, func() {

@@ -1,11 +1,13 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -88,6 +90,40 @@ func (t *transport) close() {
 type trackedConn struct {
 	net.Conn
 	t *transport
+	// plain: HTTP/2 was written in clear text; begun: something was read.
+	plain atomic.Bool
+	begun bool
+}
+
+// Write implements net.Conn. A client of HTTP/2 begins with "PRI".
+func (c *trackedConn) Write(b []byte) (int, error) {
+	if len(b) > 0 && b[0] == 'P' && !c.plain.Load() {
+		c.plain.Store(bytes.HasPrefix(b, []byte("PRI * HTTP/2.0")))
+	}
+	return c.Conn.Write(b)
+}
+
+// Read implements net.Conn. One goroutine reads. A TLS server closes the
+// connection at HTTP/2 in clear text without a word, as a node that dies may:
+// a handshake tells which of them it is.
+func (c *trackedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil && !c.begun && c.plain.Load() && speaksTLS(c.RemoteAddr().String()) {
+		err = errSpeaksTLS
+	}
+	c.begun = c.begun || n > 0
+	return n, err
+}
+
+// speaksTLS reports whether a TLS server is at an address. Nothing but the
+// handshake is made, with whomever.
+func speaksTLS(address string) bool {
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: time.Second}, "tcp", address, &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		return false
+	}
+	_ = conn.Close() // it was only looked at
+	return true
 }
 
 // Close implements net.Conn.

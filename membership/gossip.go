@@ -142,10 +142,29 @@ func NewGossip(cfg GossipConfig) (*Gossip, error) {
 		return nil, err
 	}
 	if g.list, err = memberlist.Create(conf); err != nil {
-		return nil, fmt.Errorf("membership: gossip on %s: %w", cfg.Bind, err)
+		return nil, fmt.Errorf("membership: gossip on %s: %w", cfg.Bind, listenError(cfg, err))
 	}
 	go g.deliver() // joined by Close, through done
 	return g, nil
+}
+
+// listenError finds out again why gossip can't listen, where it can't: memberlist
+// tells it as text alone.
+func listenError(cfg GossipConfig, err error) error {
+	if cfg.Transport != nil {
+		return err
+	}
+	stream, again := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(cfg.Bind))
+	if again != nil {
+		return again
+	}
+	defer stream.Close() // nobody knew of it
+	packets, again := net.ListenUDP("udp", net.UDPAddrFromAddrPort(cfg.Bind))
+	if again != nil {
+		return again
+	}
+	defer packets.Close()
+	return err
 }
 
 func (g *Gossip) memberlistConfig() (*memberlist.Config, error) {

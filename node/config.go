@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"time"
 
 	"github.com/hashicorp/raft"
 
+	"github.com/exonode/exonode/discovery"
 	"github.com/exonode/exonode/node/pipeline"
 	"github.com/exonode/exonode/node/raftstore"
 	"github.com/exonode/exonode/server"
@@ -108,7 +110,23 @@ func (c *Config) setDefaults() {
 	if c.Timing == (Timing{}) {
 		c.Timing = LAN()
 	}
+	if c.Limits.Leaderless == 0 {
+		c.Limits.Leaderless = leaderlessElections * c.Timing.Election
+	}
 }
+
+// leaderlessElections is how many election timeouts a node waits for a leader
+// before it says that there is none. Raft draws each round's timeout between one
+// and two of them: a vote that is split twice is over by then.
+const leaderlessElections = 5
+
+const (
+	// maxPayload leaves room for the rest of an event in one request of the
+	// API, in base64 too.
+	maxPayload = server.DefaultMaxRequest / 2
+	// maxExpect is more nodes than ever form a cluster at once.
+	maxExpect = 64
+)
 
 // ErrConfig is wrapped by every error about the configuration: correct it.
 var ErrConfig = errors.New("configuration")
@@ -121,8 +139,27 @@ func (c *Config) validate() error {
 		return fmt.Errorf("%w: no cluster file: make one with `exonode init`, and give it to every node", ErrConfig)
 	case c.Logger == nil || c.Fatal == nil:
 		return fmt.Errorf("%w: Logger and Fatal are required", ErrConfig)
-	case c.Discovery.Expect < 0:
-		return fmt.Errorf("%w: --bootstrap-expect is %d, want 0 or more", ErrConfig, c.Discovery.Expect)
+	case c.Storage.LogBackend != raftstore.WAL && c.Storage.LogBackend != raftstore.BoltDB:
+		return fmt.Errorf("%w: --raft-log is %q: choose wal or boltdb", ErrConfig, c.Storage.LogBackend)
+	}
+	for _, n := range []struct {
+		flag        string
+		value, most int64
+	}{
+		{"--bootstrap-expect", int64(c.Discovery.Expect), maxExpect},
+		{"--max-payload", int64(c.Limits.Payload), maxPayload},
+		{"--queue-events", int64(c.Limits.QueueEvents), math.MaxInt64},
+		{"--queue-bytes", int64(c.Limits.QueueBytes), math.MaxInt64},
+		{"--write-timeout", int64(c.Storage.WriteTimeout), math.MaxInt64},
+	} {
+		if n.value < 0 || n.value > n.most {
+			return fmt.Errorf("%w: %s is out of range: at most %d, and not below 0", ErrConfig, n.flag, n.most)
+		}
+	}
+	for _, seed := range c.Discovery.Seeds {
+		if _, err := discovery.ParseSeed(seed, DefaultPeerPort); err != nil {
+			return fmt.Errorf("%w: --seeds: %w", ErrConfig, err)
+		}
 	}
 	for _, a := range []struct{ flag, addr string }{{"--peer-listen", c.Listen.Peer}, {"--gossip-listen", c.Listen.Gossip}, {"--api-listen", c.API.Listen}} {
 		if _, _, err := net.SplitHostPort(a.addr); err != nil {

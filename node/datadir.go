@@ -26,6 +26,9 @@ var (
 	ErrOtherCluster = errors.New("data directory belongs to another cluster")
 	// ErrDataInUse: another process has it; stop that one.
 	ErrDataInUse = errors.New("data directory is in use by another process")
+	// ErrDataMissing: a part of it is gone; restore it, or let the node
+	// join again.
+	ErrDataMissing = errors.New("data directory is not whole")
 	// ErrDataAccess: it can't be written; fix its permissions.
 	ErrDataAccess = errors.New("data directory can't be written")
 )

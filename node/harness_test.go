@@ -151,7 +151,7 @@ func (n *testNode) append(ctx context.Context, e chain.Event) (uint64, error) {
 		if acks[0].Err == nil {
 			return acks[0].Sequence, nil
 		}
-		if e, ok := acks[0].Err.(*api.Error); !ok || e.Code != api.UnknownOutcome && e.Code != api.NoLeader || ctx.Err() != nil {
+		if e, ok := acks[0].Err.(*api.Error); !ok || e.Code != api.UnknownOutcome && e.Code != api.NoLeader && e.Code != api.NotReady || ctx.Err() != nil {
 			return 0, acks[0].Err
 		}
 	}

@@ -242,7 +242,16 @@ func (n *Node) candidates() []string {
 
 // callJoin is membership.Call over the join class.
 func (n *Node) callJoin(ctx context.Context, addr, method string, payload []byte) ([]byte, string, error) {
-	reply, peer, err := n.trans.Call(ctx, transport.ClassJoin, transport.PeerRef{Addr: addr}, method, payload)
+	reply, peer, err := callAt(ctx, n.trans, addr, method, payload)
+	if err == nil {
+		n.members.locate(peer.NodeID, addr)
+	}
+	return reply, peer.NodeID, err
+}
+
+// callAt calls whoever is at an address over the join class.
+func callAt(ctx context.Context, t *transport.Transport, addr, method string, payload []byte) ([]byte, transport.Peer, error) {
+	reply, peer, err := t.Call(ctx, transport.ClassJoin, transport.PeerRef{Addr: addr}, method, payload)
 	switch {
 	case errors.Is(err, transport.ErrWrongSecret):
 		err = fmt.Errorf("%w: %w", membership.ErrWrongSecret, err)
@@ -251,10 +260,7 @@ func (n *Node) callJoin(ctx context.Context, addr, method string, payload []byte
 	case errors.Is(err, transport.ErrRemoved):
 		err = fmt.Errorf("%w: %w", membership.ErrRemoved, err)
 	}
-	if err == nil {
-		n.members.locate(peer.NodeID, addr)
-	}
-	return reply, peer.NodeID, err
+	return reply, peer, err
 }
 
 // serveMembership answers forming and joining nodes.

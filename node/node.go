@@ -224,7 +224,7 @@ func (n *Node) openLedger() (err error) {
 			return serr
 		}
 		if state.Exists() {
-			return fmt.Errorf("raft's state is here and the ledger is missing: restore %s, or remove this node from the cluster, empty its data directory and let it join again", dir)
+			return fmt.Errorf("%w: raft's state is here and the ledger is missing: restore %s, or remove this node from the cluster, empty its data directory and let it join again", ErrDataMissing, dir)
 		}
 		n.ledger, err = ledger.Create(dir, options)
 	}
@@ -250,8 +250,8 @@ func (n *Node) checkBoot() error {
 		state.FirstLog, state.LastLog = 0, 0
 	}
 	if state.LastLog > 0 && state.FirstLog > state.SnapshotIndex+1 {
-		return fmt.Errorf("raft's log begins at index %d and the newest snapshot is of index %d: what is between is missing; restore %s, or remove this node from the cluster, empty its data directory and let it join again",
-			state.FirstLog, state.SnapshotIndex, n.dir.sub("raft"))
+		return fmt.Errorf("%w: raft's log begins at index %d and the newest snapshot is of index %d: what is between is missing; restore %s, or remove this node from the cluster, empty its data directory and let it join again",
+			ErrDataMissing, state.FirstLog, state.SnapshotIndex, n.dir.sub("raft"))
 	}
 	applied := uint64(0)
 	if state.SnapshotIndex > 0 {
@@ -410,7 +410,16 @@ func (n *Node) Run(ctx context.Context) error {
 // Ready implements server.Operator.
 func (n *Node) Ready() error {
 	if p := n.phase.Load(); p == Ready {
-		return nil
+		since := n.pipeline.Leaderless()
+		if since == 0 {
+			return nil
+		}
+		return &api.Error{
+			Code:             api.NoLeader,
+			Message:          fmt.Sprintf("no leader has been known for %v", since.Round(time.Second)),
+			Hint:             "a quorum of the voters must run",
+			RetryAfterMillis: 500,
+		}
 	}
 	return &api.Error{
 		Code:             api.NotReady,

@@ -2,11 +2,9 @@ package node
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/exonode/exonode/membership"
@@ -18,14 +16,10 @@ import (
 // good. It reports whether there was a promise. Where raft has state the promise
 // may have been kept: it refuses with membership.ErrHasState.
 func ResetFormation(path string) (had bool, err error) {
-	format, err := os.ReadFile(filepath.Join(path, "FORMAT"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("%w: %s holds no FORMAT file", ErrForeignData, path)
-	}
+	genesis, err := DataGenesis(path)
 	if err != nil {
-		return false, accessError(path, err)
+		return false, err
 	}
-	_, genesis, _ := strings.Cut(strings.TrimSuffix(string(format), "\n"), "\n")
 	d, err := openDataDir(path, genesis)
 	if err != nil {
 		return false, err

@@ -18,6 +18,7 @@ type interceptor struct {
 	metrics *metrics
 	log     *slog.Logger
 	timeout time.Duration
+	refused *refusals
 }
 
 // WrapUnary implements connect.Interceptor.
@@ -30,13 +31,28 @@ func (i *interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 			}
 			err = call.end(err)
 		}()
-		if _, ok := ctx.Deadline(); !ok {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, i.timeout)
-			defer cancel()
+		if err := i.refused.take(req.Any()); err != nil {
+			return nil, err
 		}
+		ctx, cancel := context.WithTimeout(ctx, answerWithin(ctx, i.timeout))
+		defer cancel()
 		return next(ctx, req)
 	}
+}
+
+// maxHeadStart is the most that an answer is made before the caller's deadline.
+const maxHeadStart = 500 * time.Millisecond
+
+// answerWithin is the time that a request may take: a little less than its
+// deadline leaves, so that what the node knows by then (no leader, an open
+// outcome) reaches the caller in place of a timeout of its own.
+func answerWithin(ctx context.Context, without time.Duration) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return without
+	}
+	left := time.Until(deadline)
+	return left - min(left/10, maxHeadStart)
 }
 
 // WrapStreamingHandler implements connect.Interceptor.
@@ -49,7 +65,7 @@ func (i *interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) co
 			}
 			err = call.end(err)
 		}()
-		return next(ctx, conn)
+		return next(ctx, checked{conn, i.refused})
 	}
 }
 

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"testing"
@@ -14,6 +15,19 @@ import (
 	"github.com/exonode/exonode/server"
 	"github.com/exonode/exonode/server/servertest"
 )
+
+// TestAnswerBeforeDeadline: what a node knows when time is over reaches the caller.
+func TestAnswerBeforeDeadline(t *testing.T) {
+	r := start(t, nil)
+	r.node.SetHooks(servertest.Hooks{Await: func(ctx context.Context, _ server.Consistency) error {
+		<-ctx.Done()
+		return &api.Error{Code: api.NoLeader, Message: "no leader answered"}
+	}})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	_, err := r.ledger().Head(ctx, &exonodev1.HeadRequest{})
+	wantCode(t, err, api.NoLeader)
+}
 
 // A call without a deadline gets the server's.
 func TestRequestTimeout(t *testing.T) {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"runtime/debug"
 
@@ -17,13 +18,18 @@ import (
 // routes puts everything on one port. Health and metrics ask for no
 // authentication; all else goes through it.
 func (s *Server) routes() http.Handler {
+	refused := new(refusals)
+	decode := decoding{refused: refused, limit: s.cfg.MaxRequest}
 	options := []connect.HandlerOption{
-		connect.WithInterceptors(&interceptor{metrics: s.metrics, log: s.cfg.Log, timeout: s.cfg.RequestTimeout}),
-		connect.WithReadMaxBytes(s.cfg.MaxRequest),
+		connect.WithInterceptors(&interceptor{metrics: s.metrics, log: s.cfg.Log, timeout: s.cfg.RequestTimeout, refused: refused}),
+		// The codecs keep to MaxRequest, with an error of ours; what is far
+		// larger is not even read.
+		connect.WithReadMaxBytes(2 * s.cfg.MaxRequest),
 		// Below that, compressing costs more than it saves.
 		connect.WithCompressMinBytes(1 << 10),
-		connect.WithCodec(strictJSON{"json"}),
-		connect.WithCodec(strictJSON{"json; charset=utf-8"}),
+		connect.WithCodec(strictProto{decode}),
+		connect.WithCodec(strictJSON{decode, "json"}),
+		connect.WithCodec(strictJSON{decode, "json; charset=utf-8"}),
 	}
 	ledger := &ledgerService{node: s.cfg.Node, stop: s.stop, readers: &s.readers, metrics: s.metrics}
 	web := &webService{ledger: ledger, maxBody: int64(s.cfg.MaxRequest), timeout: s.cfg.RequestTimeout}
@@ -48,6 +54,8 @@ func (s *Server) routes() http.Handler {
 		private.Handle(pattern, s.metrics.route(pattern, web.serve(route)))
 	}
 
+	private.Handle("/v1/", s.metrics.route("/v1/", web.serve(noRoute(private))))
+
 	public := http.NewServeMux()
 	public.Handle(grpchealth.NewHandler(healthChecker{s.cfg.Node}))
 	public.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Registry, promhttp.HandlerOpts{}))
@@ -57,6 +65,23 @@ func (s *Server) routes() http.Handler {
 	// browser; requests of other programs are not concerned.
 	public.Handle("/", http.NewCrossOriginProtection().Handler(s.authenticate(private, options)))
 	return s.recovered(public)
+}
+
+// noRoute answers what no route of /v1 takes: there is no such path, or it takes
+// another method.
+func noRoute(mux *http.ServeMux) webRoute {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			other := &http.Request{Method: method, URL: r.URL, Host: r.Host}
+			if _, pattern := mux.Handler(other); pattern != "/v1/" && pattern != "" {
+				w.Header().Set("Allow", method)
+				e := &api.Error{Code: api.Unimplemented, Message: fmt.Sprintf("%s takes %s, not %s", r.URL.Path, method, r.Method)}
+				writeJSON(w, http.StatusMethodNotAllowed, e.JSON())
+				return nil
+			}
+		}
+		return &api.Error{Code: api.Unimplemented, Message: fmt.Sprintf("there is no %s", r.URL.Path), Hint: "docs/API.md lists the paths"}
+	}
 }
 
 // callerKey is the context key of the Caller.

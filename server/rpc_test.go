@@ -2,7 +2,10 @@ package server_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -437,4 +440,61 @@ func TestCluster(t *testing.T) {
 	r.node.SetHooks(hooks)
 	_, err = c.Transfer(t.Context(), &exonodev1.TransferRequest{NodeId: "n2"})
 	wantCode(t, err, api.Precondition)
+}
+
+// What can't be decoded is refused as everything else: with the code that the
+// documentation has, and its detail.
+func TestRequestsNotDecoded(t *testing.T) {
+	r := start(t, func(c *server.Config) { c.MaxRequest = 1 << 10 })
+	big := strings.Repeat("x", 1500)
+	for _, test := range []struct {
+		body, want, status, field string
+	}{
+		{`{`, "malformed", "400", ""},
+		{`{"event":{"colour":"red"}}`, "malformed", "400", ""},
+		{`{"event":{"id":7}}`, "malformed", "400", ""},
+		{``, "malformed", "400", ""},
+		{`{"event":{"effect":{"risk":-1}}}`, "effect_range", "400", "effect"},
+		{`{"event":{"effect":{"risk":0.3}}}`, "effect_range", "400", "effect"},
+		{`{"event":{"text":"` + big + `"}}`, "too_large", "400", ""},
+	} {
+		res, err := http.Post(r.url+"/exonode.v1.LedgerService/Append", "application/json", strings.NewReader(test.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var answer struct {
+			Details []struct {
+				Debug struct{ Code, Message, Field string }
+			}
+		}
+		if err := json.Unmarshal(text, &answer); err != nil || len(answer.Details) != 1 {
+			t.Errorf("%.40s: %s", test.body, text)
+			continue
+		}
+		if d := answer.Details[0].Debug; d.Code != test.want || d.Field != test.field || d.Message == "" || fmt.Sprint(res.StatusCode) != test.status {
+			t.Errorf("%.40s: %d %s", test.body, res.StatusCode, text)
+		}
+	}
+	for name, options := range protocols {
+		c := r.ledger(options...)
+		_, err := c.Append(t.Context(), &exonodev1.AppendRequest{Event: &exonodev1.Event{Text: big}})
+		wantCode(t, err, api.TooLarge)
+		if ce := asConnect(err); ce == nil || len(ce.Details()) != 1 {
+			t.Errorf("%s: no detail in %v", name, err)
+		}
+		// A stream's messages are decoded by the same codecs.
+		w, err := c.Watch(t.Context(), &exonodev1.WatchRequest{Filter: &exonodev1.Filter{Source: big}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w.Receive() || api.CodeOf(api.FromConnect(w.Err())) != api.TooLarge {
+			t.Errorf("%s: watch: %v", name, w.Err())
+		}
+		w.Close()
+	}
 }

@@ -85,7 +85,7 @@ func TestPostEvents(t *testing.T) {
 		{name: "payload too large", contentType: structured, body: event("2", `,"data": "`+strings.Repeat("x", 1<<20)+`"`), status: 413, code: "too_large", field: "payload"},
 		{name: "body too large", contentType: structured, body: event("2", `,"data": "`+strings.Repeat("x", 9<<20)+`"`), status: 413, code: "too_large"},
 		{name: "no event", contentType: "application/json", body: `{}`, status: 415, code: "malformed", field: "content-type"},
-		{name: "xml", contentType: "application/cloudevents+xml", body: `<a/>`, status: 415, code: "bad_field", field: "content-type"},
+		{name: "xml", contentType: "application/cloudevents+xml", body: `<a/>`, status: 415, code: "malformed", field: "content-type"},
 		{name: "compressed", contentType: structured, header: map[string]string{"Content-Encoding": "br"}, body: `{}`, status: 400, code: "malformed", field: "content-encoding"},
 		{name: "binary", contentType: "text/plain", header: map[string]string{"ce-specversion": "1.0", "ce-type": "agent.spawn", "ce-source": "/a", "ce-id": "b%201"}, body: "hello", status: 201, sequence: 4},
 	} {
@@ -414,5 +414,35 @@ func TestPanicsAreAnswered(t *testing.T) {
 	res, a := r.post(t, "/v1/events", structured, nil, `{"specversion":"1.0","type":"k.k","source":"s","id":"1"}`)
 	if res.StatusCode != 500 || a.Code != "internal" {
 		t.Errorf("%s %+v", res.Status, a)
+	}
+}
+
+// What no route takes is answered as everything else under /v1 is.
+func TestNoRoute(t *testing.T) {
+	r := start(t, nil)
+	for _, test := range []struct {
+		method, path string
+		status       int
+		code, field  string
+	}{
+		{"GET", "/v1/nothing", 404, "unimplemented", ""},
+		{"POST", "/v1/entries", 405, "unimplemented", ""},
+		{"GET", "/v1/events", 405, "unimplemented", ""},
+		{"GET", "/v1/entries?kind=a*b", 400, "bad_field", "kind"},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), test.method, r.url+test.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var e api.ErrorJSON
+		err = json.NewDecoder(res.Body).Decode(&e)
+		res.Body.Close()
+		if err != nil || res.StatusCode != test.status || string(e.Code) != test.code || e.Field != test.field {
+			t.Errorf("%s %s: %d %+v, %v", test.method, test.path, res.StatusCode, e, err)
+		}
 	}
 }

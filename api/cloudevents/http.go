@@ -20,7 +20,7 @@ func ModeOf(h http.Header) (Mode, error) {
 	contentType := h.Get("Content-Type")
 	media, params, err := mime.ParseMediaType(contentType)
 	if err != nil && contentType != "" {
-		return 0, bad("content-type", "not a media type")
+		return 0, badType("it is no media type")
 	}
 	var mode Mode
 	switch {
@@ -29,7 +29,7 @@ func ModeOf(h http.Header) (Mode, error) {
 	case media == BatchContentType:
 		mode = Batched
 	case strings.HasPrefix(media, "application/cloudevents"):
-		return 0, bad("content-type", media+" is not supported: only the JSON event format is")
+		return 0, badType(media + " is not supported: only the JSON event format is")
 	case h.Get(headerPrefix+"Specversion") != "":
 		return Binary, nil
 	default:
@@ -41,9 +41,13 @@ func ModeOf(h http.Header) (Mode, error) {
 		}
 	}
 	if charset, ok := params["charset"]; ok && !strings.EqualFold(charset, "utf-8") {
-		return 0, bad("content-type", "charset "+charset+" is not supported: use utf-8")
+		return 0, badType("charset " + charset + " is not supported: use utf-8")
 	}
 	return mode, nil
+}
+
+func badType(message string) *api.Error {
+	return &api.Error{Code: api.Malformed, Field: "content-type", Message: message}
 }
 
 // FromHTTP decodes the events of a message: one in the modes Structured and

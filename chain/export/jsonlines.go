@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"reflect"
 	"time"
 
 	"github.com/exonode/exonode/chain"
@@ -107,9 +106,9 @@ type jsonDecoder struct {
 	again bytes.Buffer
 }
 
-// line reads a line into v. A line that says anything but what v says when it is
-// written again is refused: unknown members, names in other cases, other base64
-// of the same bytes. White space and the order of members don't matter.
+// line reads a line into v. A line must be what v is when it is written again,
+// byte by byte: unknown members, names in other cases, other base64 of the same
+// bytes, white space are refused, and a last line without its end.
 func (d *jsonDecoder) line(v any) error {
 	d.buf = d.buf[:0]
 	for {
@@ -125,8 +124,7 @@ func (d *jsonDecoder) line(v any) error {
 			continue
 		}
 		if err == io.EOF && len(d.buf) > 0 {
-			// The last line may lack its end.
-			break
+			return fmt.Errorf("%w: the last line has no end", ErrFormat)
 		}
 		return err
 	}
@@ -135,28 +133,14 @@ func (d *jsonDecoder) line(v any) error {
 	if err := dec.Decode(v); err != nil {
 		return fmt.Errorf("%w: %w", ErrFormat, unexpected(err))
 	}
-	if _, err := dec.Token(); err != io.EOF {
-		return fmt.Errorf("%w: more than an object in a line", ErrFormat)
-	}
 	again, err := encodeLine(&d.again, v)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrFormat, err)
 	}
-	if !sameJSON(d.buf, again) {
-		return fmt.Errorf("%w: a line says more than it should", ErrFormat)
+	if !bytes.Equal(d.buf, again) {
+		return fmt.Errorf("%w: a line is not as it is written", ErrFormat)
 	}
 	return nil
-}
-
-// sameJSON reports whether two JSON values are equal but for white space and the
-// order of members.
-func sameJSON(a, b []byte) bool {
-	if bytes.Equal(a, b) {
-		return true
-	}
-	va, errA := decodeAny(a)
-	vb, errB := decodeAny(b)
-	return errA == nil && errB == nil && reflect.DeepEqual(va, vb)
 }
 
 func (d *jsonDecoder) info() (Info, error) {
@@ -192,26 +176,18 @@ func (d *jsonDecoder) record() (chain.Record, error) {
 }
 
 // checkView compares what a line shows with the bytes beside it: auditors read
-// the view, so it must not lie. White space and the order of members don't
-// matter. Where the bytes can't be decoded, verification says so; a line without
+// the view, so it must not lie. Where the bytes can't be decoded, verification says so; a line without
 // a view is fine.
 func checkView(rec *chain.Record, got json.RawMessage) error {
 	if len(got) == 0 {
 		return nil
 	}
 	want, err := viewOf(rec)
-	if err == nil && !sameJSON(got, want) {
+	if err == nil && !bytes.Equal(got, want) {
 		return &chain.BadEntryError{Sequence: rec.Sequence, Part: PartView,
 			Err: errors.New("the readable view does not say what the entry's bytes say")}
 	}
 	return nil
-}
-
-func decodeAny(data []byte) (v any, err error) {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	err = dec.Decode(&v)
-	return v, err
 }
 
 func (d *jsonDecoder) trailer() (Trailer, error) {
@@ -229,23 +205,21 @@ func (d *jsonDecoder) trailer() (Trailer, error) {
 }
 
 func (d *jsonDecoder) end() error {
-	for {
-		c, err := d.r.ReadByte()
-		switch {
-		case err == io.EOF:
-			return nil
-		case err != nil:
-			return err
-		case c != '\n' && c != '\r' && c != ' ':
-			return fmt.Errorf("%w: data after the trailer", ErrFormat)
-		}
+	if _, err := d.r.ReadByte(); err != io.EOF {
+		return errors.Join(fmt.Errorf("%w: data after the trailer", ErrFormat), err)
 	}
+	return nil
 }
 
+// parseTime is the inverse of view.Time. The library's parser takes more.
 func parseTime(s string) (int64, error) {
 	t, err := time.Parse(time.RFC3339Nano, s)
 	if err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrFormat, err)
 	}
-	return t.UnixNano(), nil
+	n := t.UnixNano()
+	if view.Time(n) != s {
+		return 0, fmt.Errorf("%w: time %q is not as it is written", ErrFormat, s)
+	}
+	return n, nil
 }

@@ -131,8 +131,12 @@ func New(e *chain.Entry) Entry {
 	}
 	if e.Beside != nil {
 		// Its content type stands in the escalation's payload; what looks
-		// like JSON is shown as such.
-		beside := data(e.Beside.Payload, "application/json")
+		// like JSON is shown as such, and other text as text.
+		media := "text/plain"
+		if json.Valid(e.Beside.Payload) {
+			media = "application/json"
+		}
+		beside := data(e.Beside.Payload, media)
 		v.Beside = &beside
 	}
 	v.Verdict = NewVerdict(h.Verdict)
@@ -191,7 +195,9 @@ func Decimal(n uint16) string {
 	return strings.TrimSuffix(strings.TrimRight(s, "0"), ".")
 }
 
-// data shows a payload by its media type.
+// data shows a payload by its media type: JSON as it is, text as a string. What
+// claims to be JSON and is not would look like a string that is: it is shown in
+// base64.
 func data(payload []byte, contentType string) Data {
 	media, _, _ := strings.Cut(contentType, ";")
 	media = strings.ToLower(strings.TrimSpace(media))
@@ -202,7 +208,7 @@ func data(payload []byte, contentType string) Data {
 	case !utf8.Valid(payload):
 	case isJSON && json.Valid(payload):
 		return Data{JSON: payload}
-	case isJSON || strings.HasPrefix(media, "text/"):
+	case !isJSON && strings.HasPrefix(media, "text/"):
 		return Data{JSON: quote(string(payload))}
 	}
 	return Data{Base64: payload}

@@ -13,7 +13,7 @@ func TestData(t *testing.T) {
 	tests := []struct{ contentType, payload, want string }{
 		{"application/json", `{"a": 1}`, `"data":{"a":1}`},
 		{"application/vnd.x+json; charset=utf-8", `[1]`, `"data":[1]`},
-		{"application/json", `{broken`, `"data":"{broken"`},
+		{"application/json", `{broken`, `"data_base64":"e2Jyb2tlbg=="`},
 		{"text/plain", "hi <b>", `"data":"hi <b>"`},
 		{"text/plain", "\xff", `"data_base64":"/w=="`},
 		{"application/octet-stream", "{}", `"data_base64":"e30="`},

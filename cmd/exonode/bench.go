@@ -36,8 +36,11 @@ workspace bench.`,
   exonode bench --quick
   exonode bench --only client=go/ --writers 64,256 --duration 10s
   exonode bench --only client=go-stream --profile ./profiles`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cfg.Nodes < 1 {
+				return usagef("--nodes is %d: want at least 1", cfg.Nodes)
+			}
 			if quick {
 				if !cmd.Flags().Changed("duration") {
 					cfg.Duration = quickCell
@@ -77,7 +80,7 @@ func (a *app) bench(cmd *cobra.Command, cfg bench.Config, benchstat bool) error 
 	}
 	report, err := bench.Run(cmd.Context(), cfg)
 	if report == nil {
-		return &usageError{err}
+		return misuse("", "", err)
 	}
 	switch {
 	case err != nil && len(report.Limits)+len(report.Rows) == 0:

@@ -124,7 +124,7 @@ JSON Schema from then on.`,
 			if schema != "" {
 				b, err := os.ReadFile(schema)
 				if err != nil {
-					return usagef("read --schema: %w", err)
+					return misuse(codeFile, "", fmt.Errorf("read --schema: %w", err))
 				}
 				text = string(b)
 			}
@@ -161,9 +161,10 @@ func (a *app) retireCommand() *cobra.Command {
 	var reason string
 	var yes bool
 	cmd := &cobra.Command{
-		Use:   "retire KIND",
-		Short: "Refuse events of a registered kind from now on",
-		Args:  cobra.ExactArgs(1),
+		Use:     "retire KIND --reason TEXT",
+		Short:   "Refuse events of a registered kind from now on",
+		Example: "  exonode catalog retire git.commit --reason 'replaced by git.push'",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if reason == "" {
 				return usagef("--reason is missing: it goes on record")
@@ -185,7 +186,7 @@ func (a *app) retireCommand() *cobra.Command {
 			return a.catalogChanged("retired", args[0], seq)
 		},
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record")
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record; required")
 	operands(cmd, "reason")
 	yesFlag(cmd, &yes)
 	return cmd

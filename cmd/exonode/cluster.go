@@ -5,14 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"strings"
+	"sync"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/exonode/exonode/api"
 	"github.com/exonode/exonode/client"
+	"github.com/exonode/exonode/membership"
 	"github.com/exonode/exonode/node"
 )
 
@@ -29,7 +31,7 @@ func (a *app) membersCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "members",
 		Short: "List the members",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v, err := a.clusterStatus(cmd)
 			if err != nil {
@@ -49,10 +51,11 @@ func (a *app) joinCommand() *cobra.Command {
 		Long: `A node joins by being started with the cluster's file and the address of a
 member: it fetches the chain, follows as a non-voter, and is made a voter once it
 has caught up. This command checks, on the machine that is to join, that the
-cluster file is valid and the seeds can be reached, and prints the command to run.
+cluster file is valid, that --data can be used, and that the seeds answer and prove
+the cluster's secret as this machine does, and prints the command to run.
 Without --seeds, the members that the cluster at --addr knows are used.`,
 		Example: "  exonode cluster join --seeds 10.0.0.1:7480,10.0.0.2:7480",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := a.request(cmd)
 			defer cancel()
@@ -66,34 +69,39 @@ Without --seeds, the members that the cluster at --addr knows are used.`,
 	return cmd
 }
 
-// seedCheck is whether a seed can be reached.
+// seedCheck is what came of asking a seed.
 type seedCheck struct {
-	Seed      string `json:"seed"`
-	Reachable bool   `json:"reachable"`
-	Problem   string `json:"problem,omitempty"`
+	Seed string `json:"seed"`
+	// Proven: somebody is there who knows the cluster's secret, and takes
+	// ours for it.
+	Proven  bool   `json:"proven"`
+	Problem string `json:"problem,omitempty"`
+
+	err error
 }
 
 func (a *app) join(ctx context.Context, file, data string, seeds []string) error {
 	cluster, err := node.LoadClusterFile(file)
 	if errors.Is(err, os.ErrNotExist) {
-		return usagef("%w\n  copy the cluster's file from another node to this machine, and name it with --cluster", err)
+		return misuse(codeClusterFile, "copy the cluster's file from another node to this machine, and name it with --cluster", err)
 	}
 	if err != nil {
 		return err
 	}
+	if err := node.CheckFresh(data, cluster.Hash.String()); err != nil {
+		return err
+	}
 	if len(seeds) == 0 {
 		if seeds, err = a.seedsOf(ctx); err != nil {
-			return fmt.Errorf("%w\n  name members with --seeds", err)
+			return failf("", "name members with --seeds", "%w", err)
 		}
 	}
 	checks := make([]seedCheck, len(seeds))
-	reachable := 0
+	var asked sync.WaitGroup
 	for i, s := range seeds {
-		checks[i] = checkSeed(ctx, s)
-		if checks[i].Reachable {
-			reachable++
-		}
+		asked.Go(func() { checks[i] = checkSeed(ctx, cluster, s) })
 	}
+	asked.Wait()
 	command := fmt.Sprintf("exonode serve --cluster %s --data %s --seeds %s", file, data, strings.Join(seeds, ","))
 	result := struct {
 		Cluster string      `json:"cluster"`
@@ -101,11 +109,12 @@ func (a *app) join(ctx context.Context, file, data string, seeds []string) error
 		Seeds   []seedCheck `json:"seeds"`
 		Command string      `json:"command"`
 	}{cluster.Genesis.ClusterName, cluster.Genesis.ChainID.String(), checks, command}
+	failed := noneProven(checks)
 	err = a.emit(result, func(w io.Writer) error {
-		rows := [][]string{{"SEED", "REACHABLE"}}
+		rows := [][]string{{"SEED", "OF THE CLUSTER"}}
 		for _, c := range checks {
-			state := "yes"
-			if !c.Reachable {
+			state := "yes, proven"
+			if !c.Proven {
 				state = "no: " + c.Problem
 			}
 			rows = append(rows, []string{c.Seed, state})
@@ -116,16 +125,30 @@ func (a *app) join(ctx context.Context, file, data string, seeds []string) error
 		if err := table(w, rows); err != nil {
 			return err
 		}
+		if failed != nil {
+			return nil
+		}
 		_, err := fmt.Fprintf(w, "\nTo join, run on this machine:\n\n  %s\n\n`exonode status` on any node shows how far it is.\n", command)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	if reachable == 0 {
-		return errors.New("no seed can be reached from here: check addresses, firewalls, and that the members listen beyond loopback (--peer-listen)")
+	return failed
+}
+
+// noneProven is why no seed will do; nil where one does.
+func noneProven(checks []seedCheck) error {
+	worst := error(failf(codeUnreachable, "check addresses, firewalls, and that the members listen beyond loopback (--peer-listen)", "no seed can be reached from here"))
+	for _, c := range checks {
+		if c.Proven {
+			return nil
+		}
+		if errors.Is(c.err, membership.ErrWrongSecret) || errors.Is(c.err, membership.ErrForeignCluster) || errors.Is(c.err, node.ErrConfig) {
+			worst = &failure{err: fmt.Errorf("no seed is of this cluster: %s: %s", c.Seed, c.Problem), code: code(codeOf(c.err)), hint: hintOf(c.err), usage: exitStatus(c.err) == exitUsage}
+		}
 	}
-	return nil
+	return worst
 }
 
 // seedsOf asks the cluster for its members' peer addresses.
@@ -151,16 +174,32 @@ func (a *app) seedsOf(ctx context.Context) ([]string, error) {
 	return out, nil
 }
 
-// checkSeed connects to a seed, as far as TCP tells.
-func checkSeed(ctx context.Context, seed string) seedCheck {
-	ctx, cancel := context.WithTimeout(ctx, dialFor)
+// checkSeed greets whoever is at a seed as a joining node does.
+func checkSeed(ctx context.Context, cluster *node.ClusterFile, seed string) seedCheck {
+	ctx, cancel := context.WithTimeout(ctx, askFor)
 	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", seed)
+	err := node.CheckSeed(ctx, cluster, seed)
+	c := seedCheck{Seed: seed, Proven: err == nil, err: err}
 	if err != nil {
-		return seedCheck{Seed: seed, Problem: err.Error()}
+		c.Problem = seedProblem(err)
 	}
-	_ = conn.Close() // nothing was written
-	return seedCheck{Seed: seed, Reachable: true}
+	return c
+}
+
+// seedProblem is the part of a seed's error that a person needs.
+func seedProblem(err error) string {
+	var errno syscall.Errno
+	switch {
+	case errors.Is(err, membership.ErrForeignCluster):
+		return "it is of another cluster"
+	case errors.Is(err, membership.ErrWrongSecret):
+		return "it does not accept the secret of this cluster file"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "no answer"
+	case errors.As(err, &errno):
+		return errno.Error()
+	}
+	return err.Error()
 }
 
 func (a *app) leaveCommand() *cobra.Command {

@@ -20,7 +20,7 @@ func (a *app) confirm(yes bool, format string, args ...any) error {
 		return nil
 	}
 	if !terminal(a.stdin) {
-		return usagef("%s\n  there is no terminal to ask on: confirm with --yes", fmt.Sprintf(format, args...))
+		return misuse(codeUsage, "there is no terminal to ask on: confirm with --yes", fmt.Errorf(format, args...))
 	}
 	fmt.Fprintf(a.stderr, format+" [y/N] ", args...)
 	answer, err := bufio.NewReader(a.stdin).ReadString('\n')

@@ -32,6 +32,9 @@ func (a *app) connect(ctx context.Context) (*client.Client, error) {
 // connectTo is connect to other addresses, with a configuration whose remaining
 // fields the shared flags fill.
 func (a *app) connectTo(ctx context.Context, addrs []string, cfg client.Config) (*client.Client, error) {
+	if len(addrs) == 0 {
+		return nil, usagef("--addr is empty: give at least one node's API address, such as 127.0.0.1:7482")
+	}
 	cfg.Addresses, cfg.RetryFor = addrs, a.timeout
 	var err error
 	if cfg.TLS, err = a.clientTLS(); err != nil {
@@ -39,7 +42,7 @@ func (a *app) connectTo(ctx context.Context, addrs []string, cfg client.Config) 
 	}
 	c, err := client.New(cfg)
 	if err != nil {
-		return nil, &usageError{err}
+		return nil, misuse("", "", err)
 	}
 	if err := refused(ctx, c.Addresses()); err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -55,11 +58,11 @@ func (a *app) clientTLS() (*tls.Config, error) {
 	}
 	b, err := os.ReadFile(a.tlsCA)
 	if err != nil {
-		return nil, usagef("read --tls-ca: %w", err)
+		return nil, misuse(codeTLS, "", fmt.Errorf("read --tls-ca: %w", err))
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(b) {
-		return nil, usagef("--tls-ca %s holds no certificate in PEM form", a.tlsCA)
+		return nil, misuse(codeTLS, "", fmt.Errorf("--tls-ca %s holds no certificate in PEM form", a.tlsCA))
 	}
 	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
 }
@@ -113,7 +116,7 @@ func (a *app) address(ctx context.Context, c *client.Client, node string) (strin
 		return "", err
 	}
 	if m.APIAddr == "" {
-		return "", fmt.Errorf("where clients reach node %s is not known: name its API address with --addr", title(m))
+		return "", failf(codeUnknownNode, "name its API address with --addr", "where clients reach node %s is not known", title(m))
 	}
 	return a.withScheme(m.APIAddr), nil
 }
@@ -137,13 +140,13 @@ func findMember(ctx context.Context, c *client.Client, node string) (client.Memb
 	case 1:
 		return found[0], nil
 	case 0:
-		return client.Member{}, fmt.Errorf("no node is called %q\n  `exonode cluster members` lists them; give an id, the beginning of one, or a name", node)
+		return client.Member{}, failf(codeUnknownNode, "`exonode cluster members` lists them; give an id, the beginning of one, or a name", "no node is called %q", node)
 	}
 	titles := make([]string, len(found))
 	for i, m := range found {
 		titles[i] = title(m)
 	}
-	return client.Member{}, fmt.Errorf("%q may be any of %s: give more of the id", node, strings.Join(titles, ", "))
+	return client.Member{}, failf(codeUnknownNode, "give more of the id", "%q may be any of %s", node, strings.Join(titles, ", "))
 }
 
 // title names a member for people.

@@ -34,8 +34,11 @@ The first node's API is where all other commands look by default, unless its
 port is taken; the addresses are printed either way.`,
 		Example: `  exonode dev
   exonode dev --nodes 5 --data ./cluster`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if nodes < 1 {
+				return usagef("--nodes is %d: want at least 1", nodes)
+			}
 			return a.dev(cmd.Context(), lab.Config{Nodes: nodes, Dir: dir, Environment: environment, BasePort: devBasePort})
 		},
 	}
@@ -57,7 +60,7 @@ func (a *app) dev(ctx context.Context, cfg lab.Config) (err error) {
 			err = cerr
 		}
 	}()
-	fmt.Fprintf(a.stderr, "starting %d nodes in %s\n", len(l.Nodes()), l.Dir())
+	fmt.Fprintf(a.stderr, "starting %s in %s\n", plural(len(l.Nodes()), "node"), l.Dir())
 	start := time.Now()
 	wait, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

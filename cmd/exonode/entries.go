@@ -181,7 +181,7 @@ func (a *app) headCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "head",
 		Short: "Print the newest entry's position and hash, and the tree's root",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := a.request(cmd)
 			defer cancel()
@@ -239,7 +239,7 @@ one line.`,
 		Example: `  exonode list --kind 'agent.*' --from-time 24h
   exonode list --reverse --limit 20
   exonode list --workspace payments --limit 0 -o json`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			filter, err := f.filter(time.Now())
 			if err != nil {
@@ -264,12 +264,19 @@ one line.`,
 					return err
 				}
 				if limit > 0 && p.printed == limit {
-					a.note("the first %d are shown: --limit 0 shows all", limit)
+					which := "first"
+					if reverse {
+						which = "newest"
+					}
+					a.note("the %s %d are shown: --limit 0 shows all", which, limit)
 					break
 				}
 				if err := p.print(&e); err != nil {
 					return err
 				}
+			}
+			if p.printed == 0 {
+				a.note("no entry matches")
 			}
 			return nil
 		},
@@ -298,11 +305,14 @@ order, over failures of nodes and changes of the leader, until interrupted. With
 -o json each entry is one line.`,
 		Example: `  exonode tail --kind 'auth.*'
   exonode tail --after 1041 -o json`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			filter, err := f.filter(time.Now())
 			if err != nil {
 				return err
+			}
+			if cmd.Flags().Changed("after") && after < 0 {
+				return usagef("--after is %d: want a sequence, from 0", after)
 			}
 			if after >= 0 && cmd.Flags().Changed("last") {
 				return usagef("give --after or --last, not both")

@@ -27,9 +27,26 @@ type entryPrinter struct {
 	printed uint64
 }
 
-// rowFormat keeps columns apart without knowing what comes: entries are printed
-// as they arrive.
-const rowFormat = "%-9s %-24s %-10s %-26s %-10s %-24s %-26s %s\n"
+// columns are the widths of a row, whatever comes: entries are printed as they
+// arrive. What is longer is cut; the id, which may have to be copied, is the last
+// and whole.
+var columns = []int{9, 24, 10, 26, 10, 20, 24}
+
+func row(cells ...string) string {
+	var b strings.Builder
+	for i, c := range cells {
+		if i == len(columns) {
+			return b.String() + c + "\n"
+		}
+		text := []rune(c)
+		if w := columns[i]; len(text) > w {
+			text = append(text[:w-1], '…')
+		}
+		b.WriteString(string(text))
+		b.WriteString(strings.Repeat(" ", columns[i]-len(text)+1))
+	}
+	return b.String()
+}
 
 func (p *entryPrinter) print(e *client.Entry) error {
 	v, err := viewOf(e)
@@ -41,7 +58,7 @@ func (p *entryPrinter) print(e *client.Entry) error {
 		return p.a.emitLine(v)
 	}
 	if p.printed == 1 {
-		if _, err := fmt.Fprintf(p.a.stdout, rowFormat, "SEQUENCE", "TIME", "WORKSPACE", "KIND", "VERDICT", "SOURCE", "ID", "SUBJECT"); err != nil {
+		if _, err := io.WriteString(p.a.stdout, row("SEQUENCE", "TIME", "WORKSPACE", "KIND", "VERDICT", "SUBJECT", "SOURCE", "ID")); err != nil {
 			return err
 		}
 	}
@@ -51,9 +68,9 @@ func (p *entryPrinter) print(e *client.Entry) error {
 	}
 	subject := orDash(v.Subject)
 	if v.Payload.Redacted {
-		subject += " [redacted]"
+		subject = "[redacted] " + subject
 	}
-	_, err = fmt.Fprintf(p.a.stdout, rowFormat, fmt.Sprint(v.Sequence), milliseconds(v.Time), v.Workspace, v.Kind, verdict, v.Source, v.ID, subject)
+	_, err = io.WriteString(p.a.stdout, row(fmt.Sprint(v.Sequence), milliseconds(v.Time), v.Workspace, v.Kind, verdict, subject, v.Source, v.ID))
 	return err
 }
 

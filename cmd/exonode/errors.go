@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"syscall"
 
 	"github.com/exonode/exonode/api"
+	"github.com/exonode/exonode/chain/export"
 	"github.com/exonode/exonode/client"
 	"github.com/exonode/exonode/ledger"
 	"github.com/exonode/exonode/membership"
@@ -16,41 +18,133 @@ import (
 	"github.com/exonode/exonode/node/raftstore"
 )
 
-// usageError is an error of the command line: exit status 2.
-type usageError struct{ err error }
+// failure is an error of the command itself. It wraps what it is about.
+type failure struct {
+	// code is "" where what it wraps has one.
+	code code
+	// hint says what to do; "" where the text does.
+	hint string
+	// usage: the command line or the configuration is wrong, exit status 2.
+	usage bool
+	err   error
+}
 
-func (e *usageError) Error() string { return e.err.Error() }
-func (e *usageError) Unwrap() error { return e.err }
+func (e *failure) Error() string { return e.err.Error() }
+func (e *failure) Unwrap() error { return e.err }
 
-func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+// failf is a failure with a code and a hint.
+func failf(c code, hint, format string, args ...any) error {
+	return &failure{code: c, hint: hint, err: fmt.Errorf(format, args...)}
+}
+
+// usagef says what is wrong with the command line.
+func usagef(format string, args ...any) error {
+	return misuse(codeUsage, "", fmt.Errorf(format, args...))
+}
+
+// misuse is an error of the command line or the configuration with a code and a
+// hint of its own. A code of "" leaves the error's.
+func misuse(c code, hint string, err error) error {
+	return &failure{code: c, hint: hint, usage: true, err: err}
+}
 
 // errSilent is an error whose text the command has printed already.
 var errSilent = errors.New("failed")
 
-// codes name errors for programs, beside the API's own codes; the first that
-// fits counts. hint, where not "", says what to do; other texts say so themselves.
-var codes = []struct {
-	err        error
-	code, hint string
+// code names an error for programs, beside the API's own codes.
+type code string
+
+const (
+	codeAddressInUse  code = "address_in_use"
+	codeClusterFile   code = "cluster_file"
+	codeConfiguration code = "configuration"
+	codeDataAccess    code = "data_access"
+	codeDataInUse     code = "data_in_use"
+	codeCorrupt       code = "corrupt"
+	codeDataMissing   code = "data_missing"
+	codeExport        code = "export_format"
+	codeFailed        code = "failed"
+	codeFile          code = "file_access"
+	codeForeignData   code = "foreign_data"
+	codeGenesis       code = "genesis_mismatch"
+	codeHasState      code = "has_state"
+	codeInput         code = "other_input"
+	codeInterrupted   code = "interrupted"
+	codeNewerData     code = "newer_data"
+	codeNoGenesis     code = "no_genesis"
+	codeNoLedger      code = "no_ledger"
+	codeNotVerified   code = "not_verified"
+	codeOtherCluster  code = "other_cluster"
+	codeRaftBackend   code = "raft_log_backend"
+	codeRemoved       code = "removed"
+	codeTimeout       code = "timeout"
+	codeTLS           code = "tls_files"
+	codeUnknownNode   code = "unknown_node"
+	codeUnreachable   code = "unreachable"
+	codeUsage         code = "usage"
+	codeWrongSecret   code = "wrong_secret"
+)
+
+// meanings documents the codes: docs/CLI.md is written from it.
+var meanings = map[code]string{
+	codeAddressInUse:  "another process listens at an address of the node",
+	codeClusterFile:   "the cluster file is missing or not valid",
+	codeConfiguration: "a node's configuration is not valid",
+	codeDataAccess:    "the data directory can't be read or written",
+	codeDataInUse:     "another process has the data directory open",
+	codeCorrupt:       "the disk changed what was written",
+	codeDataMissing:   "parts of the data directory are missing, or do not belong together",
+	codeExport:        "the file is not an export",
+	codeFailed:        "anything else; the message says what",
+	codeFile:          "a file that the command line names can't be read or written",
+	codeForeignData:   "the directory is not a data directory of exonode",
+	codeGenesis:       "entry 0 is not the genesis that the data directory was made for",
+	codeHasState:      "the node was part of a cluster already",
+	codeInput:         "the input is not the one that the run was begun with",
+	codeInterrupted:   "the command was stopped before it was done",
+	codeNewerData:     "a newer exonode wrote the data",
+	codeNoGenesis:     "the chain has no entries: there is nothing to verify or to export",
+	codeNoLedger:      "the directory holds no ledger",
+	codeNotVerified:   "an answer of a node contradicts itself, or an earlier one",
+	codeOtherCluster:  "the data directory, or the peer, is of another cluster",
+	codeRaftBackend:   "the data directory's raft log is of the other --raft-log",
+	codeRemoved:       "the node was removed from the cluster",
+	codeTimeout:       "--timeout was over, and nothing more is known",
+	codeTLS:           "a certificate or key can't be loaded",
+	codeUnknownNode:   "no member, or more than one, is called so",
+	codeUnreachable:   "no address answered",
+	codeUsage:         "the command line is wrong",
+	codeWrongSecret:   "the cluster file's secret is not the cluster's",
+}
+
+// known gives codes to errors of other packages; the first that fits counts.
+// hint, where not "", says what to do; other texts say so themselves.
+var known = []struct {
+	err  error
+	code code
+	hint string
 }{
-	{node.ErrForeignData, "foreign_data", ""},
-	{node.ErrNewerData, "newer_data", ""},
-	{node.ErrOtherCluster, "other_cluster", ""},
-	{node.ErrDataInUse, "data_in_use", ""},
-	{node.ErrDataAccess, "data_access", ""},
-	{node.ErrClusterFile, "cluster_file", ""},
-	{membership.ErrWrongSecret, "wrong_secret", "the cluster file is of this cluster, but its secret is not: copy the file again from a node that is in the cluster"},
-	{membership.ErrForeignCluster, "other_cluster", "the seeds belong to another cluster: correct --seeds, or use that cluster's file"},
-	{membership.ErrRemoved, "removed", "a removed node does not come back: to use the machine again, empty its data directory and join as a new node"},
-	{membership.ErrHasState, "has_state", ""},
-	{raftstore.ErrBackend, "raft_log_backend", ""},
-	{ledger.ErrNotExist, "no_ledger", ""},
-	{ledger.ErrForeign, "foreign_data", ""},
-	{ledger.ErrNewer, "newer_data", ""},
-	{ledger.ErrLocked, "data_in_use", ""},
-	{syscall.EADDRINUSE, "address_in_use", "another process listens there: stop it, or choose another address (--peer-listen, --gossip-listen, --api-listen)"},
-	{node.ErrConfig, "configuration", ""},
-	{context.DeadlineExceeded, "timeout", ""},
+	{node.ErrForeignData, codeForeignData, ""},
+	{node.ErrNewerData, codeNewerData, ""},
+	{node.ErrOtherCluster, codeOtherCluster, ""},
+	{node.ErrDataInUse, codeDataInUse, ""},
+	{node.ErrDataAccess, codeDataAccess, ""},
+	{node.ErrDataMissing, codeDataMissing, ""},
+	{node.ErrClusterFile, codeClusterFile, ""},
+	{membership.ErrWrongSecret, codeWrongSecret, "the cluster file is of this cluster, but its secret is not: copy the file again from a node that is in the cluster"},
+	{membership.ErrForeignCluster, codeOtherCluster, "the seeds belong to another cluster: correct --seeds, or use that cluster's file"},
+	{membership.ErrRemoved, codeRemoved, "a removed node does not come back: to use the machine again, empty its data directory and join as a new node"},
+	{membership.ErrHasState, codeHasState, ""},
+	{raftstore.ErrBackend, codeRaftBackend, ""},
+	{ledger.ErrNotExist, codeNoLedger, ""},
+	{ledger.ErrForeign, codeForeignData, ""},
+	{ledger.ErrNewer, codeNewerData, ""},
+	{ledger.ErrLocked, codeDataInUse, ""},
+	{export.ErrFormat, codeExport, ""},
+	{export.ErrOrder, codeExport, ""},
+	{syscall.EADDRINUSE, codeAddressInUse, "another process listens there: stop it, or choose another address (--peer-listen, --gossip-listen, --api-listen)"},
+	{node.ErrConfig, codeConfiguration, ""},
+	{context.DeadlineExceeded, codeTimeout, "give more time with --timeout; `exonode status` shows how the cluster is"},
 }
 
 // codeOf names an error for programs.
@@ -59,28 +153,52 @@ func codeOf(err error) string {
 	var unreachable *client.UnreachableError
 	var verify *client.VerifyError
 	var inconsistent *client.InconsistentError
-	var usage *usageError
+	var corrupt *ledger.CorruptError
+	var mismatch *ledger.RaftMismatchError
+	var own *failure
+	isOwn := errors.As(err, &own)
 	switch {
+	case isOwn && own.code != "" && own.code != codeUsage:
+		return string(own.code)
 	case errors.Is(err, context.Canceled):
-		return "interrupted"
+		return string(codeInterrupted)
 	case errors.As(err, &incomplete):
-		return string(api.UnknownOutcome)
+		return incompleteCode(incomplete)
 	case api.CodeOf(err) != "":
 		return string(api.CodeOf(err))
 	case errors.As(err, &unreachable):
-		return "unreachable"
+		return string(codeUnreachable)
 	case errors.As(err, &verify), errors.As(err, &inconsistent):
-		return "not_verified"
+		return string(codeNotVerified)
+	case errors.As(err, &corrupt):
+		return string(codeCorrupt)
+	case errors.As(err, &mismatch):
+		return string(codeDataMissing)
 	}
-	for _, c := range codes {
-		if errors.Is(err, c.err) {
-			return c.code
+	for _, k := range known {
+		if errors.Is(err, k.err) {
+			return string(k.code)
 		}
 	}
-	if errors.As(err, &usage) {
-		return "usage"
+	if isOwn && own.code != "" {
+		return string(own.code)
 	}
-	return "failed"
+	return string(codeFailed)
+}
+
+// incompleteCode names why an event was not acknowledged: its fate is open where
+// a node may have got it, else what kept it from being sent.
+func incompleteCode(e *client.IncompleteError) string {
+	var unreachable *client.UnreachableError
+	switch {
+	case e.Sent:
+		return string(api.UnknownOutcome)
+	case api.CodeOf(e.Last) != "":
+		return string(api.CodeOf(e.Last))
+	case errors.As(e.Last, &unreachable):
+		return string(codeUnreachable)
+	}
+	return string(codeTimeout)
 }
 
 // explain is what the user reads of an error: what is wrong, its code, and what
@@ -93,14 +211,7 @@ func (a *app) explain(err error) string {
 		return errorJSON(err)
 	}
 	text, hint := problem(err)
-	text = "exonode: " + text
-	if code := codeOf(err); code != "failed" && code != "usage" {
-		first, rest, more := strings.Cut(text, "\n")
-		text = fmt.Sprintf("%s (%s)", first, code)
-		if more {
-			text += "\n" + rest
-		}
-	}
+	text = fmt.Sprintf("exonode: %s (%s)", text, codeOf(err))
 	if hint != "" {
 		text += "\n  " + hint
 	}
@@ -109,30 +220,47 @@ func (a *app) explain(err error) string {
 
 // problem splits an error into what is wrong and what to do about it.
 func problem(err error) (text, hint string) {
-	var usage *usageError
-	if errors.As(err, &usage) && err == error(usage) {
-		err = usage.err
-	}
 	var line *client.LineError
 	if errors.As(err, &line) {
 		text, hint = problem(line.Err)
 		return fmt.Sprintf("line %d: %s", line.Line, text), hint
 	}
+	var own *failure
+	if errors.As(err, &own) && own.hint != "" {
+		return strings.TrimSpace(err.Error()), own.hint
+	}
 	var incomplete *client.IncompleteError
-	if errors.Is(err, context.Canceled) && !errors.As(err, &incomplete) {
+	isIncomplete := errors.As(err, &incomplete)
+	if isIncomplete && !incomplete.Sent {
+		// What kept it from being written is all there is to say.
+		if e, ok := errors.AsType[*api.Error](incomplete.Last); ok {
+			return e.Message, e.Hint
+		}
+	}
+	if errors.Is(err, context.Canceled) && !isIncomplete {
 		return "stopped before it was done", ""
 	}
-	e, ok := errors.AsType[*api.Error](err)
-	if !ok || errors.As(err, &incomplete) {
-		for _, c := range codes {
-			if errors.Is(err, c.err) {
-				hint = c.hint
-				break
-			}
-		}
-		return strings.TrimSpace(err.Error()), hint
+	if e, ok := errors.AsType[*api.Error](err); ok && !isIncomplete {
+		return e.Message, e.Hint
 	}
-	return e.Message, e.Hint
+	if !isIncomplete {
+		hint = hintOf(err)
+	}
+	return packageNames.ReplaceAllString(strings.TrimSpace(err.Error()), ""), hint
+}
+
+// packageNames are what the packages' errors begin with: right in a program, and
+// noise to a person.
+var packageNames = regexp.MustCompile(`\b(chain|client|discovery|export|fsm|gates|ledger|membership|node|raftstore|server|transport): `)
+
+// hintOf says what to do about an error of another package.
+func hintOf(err error) string {
+	for _, k := range known {
+		if errors.Is(err, k.err) {
+			return k.hint
+		}
+	}
+	return ""
 }
 
 // errorView is an error with -o json.
@@ -165,8 +293,8 @@ func errorJSON(err error) string {
 }
 
 func exitStatus(err error) int {
-	var usage *usageError
-	if errors.As(err, &usage) || errors.Is(err, node.ErrConfig) || errors.Is(err, node.ErrClusterFile) {
+	var own *failure
+	if errors.As(err, &own) && own.usage || errors.Is(err, node.ErrConfig) || errors.Is(err, node.ErrClusterFile) {
 		return exitUsage
 	}
 	return exitFailure

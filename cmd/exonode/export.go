@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 
@@ -28,7 +29,7 @@ export begins later, and a file that is not whole never appears under --out.`,
 		Example: `  exonode export --out chain.jsonl
   exonode export --format binary --out chain.bin --data /var/lib/exonode
   exonode export --from 1000 --to 2000 --out part.jsonl`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			forms := map[string]export.Format{"jsonl": export.JSONLines, "binary": export.Binary}
 			form, ok := forms[format]
@@ -57,7 +58,7 @@ export begins later, and a file that is not whole never appears under --out.`,
 			err = replaceFile(out, func(f *os.File) error { return x.write(cmd.Context(), f) })
 			x.bar.done()
 			if err != nil {
-				return fmt.Errorf("nothing was exported: %w", err)
+				return exportFailed(err)
 			}
 			result := struct {
 				File    string     `json:"file"`
@@ -98,6 +99,9 @@ type exporting struct {
 // bounds settles where the export ends.
 func (x *exporting) bounds() error {
 	size := x.target.source.Size()
+	if size == 0 {
+		return noGenesis(x.target.ahead)
+	}
 	if x.to == 0 {
 		x.to = size
 	}
@@ -159,6 +163,15 @@ func (x *exporting) write(ctx context.Context, w io.Writer) error {
 
 func (x *exporting) info(id chain.ID, start *chain.Start) export.Info {
 	return export.Info{ChainID: id, From: x.from, To: x.to, Start: start}
+}
+
+// exportFailed says that there is no file, and why.
+func exportFailed(err error) error {
+	var file *fs.PathError
+	if errors.As(err, &file) {
+		return failf(codeFile, "", "nothing was exported: %w", err)
+	}
+	return fmt.Errorf("nothing was exported: %w", err)
 }
 
 // writeError marks an error of writing among those of verification.

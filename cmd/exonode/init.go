@@ -30,7 +30,7 @@ with its policy. Every node needs this one file and nothing else; whoever has it
 can join, so treat it as a secret.`,
 		Example: `  exonode init --name audit --out cluster.json
   exonode serve --cluster cluster.json --data /var/lib/exonode --bootstrap-expect 3 --mdns`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			c, err := newClusterFile(name, environment, policyPath)
 			if err != nil {
@@ -38,7 +38,7 @@ can join, so treat it as a secret.`,
 			}
 			if err := node.CreateClusterFile(out, c); err != nil {
 				if errors.Is(err, fs.ErrExist) {
-					return fmt.Errorf("%s exists already: choose another file with --out, since a cluster file is never replaced", out)
+					return failf(codeFile, "choose another file with --out, since a cluster file is never replaced", "%s exists already", out)
 				}
 				return err
 			}
@@ -87,7 +87,7 @@ func newClusterFile(name, environment, policyPath string) (*node.ClusterFile, er
 	}
 	document, err := genesis.Encode()
 	if err != nil {
-		return nil, &usageError{err}
+		return nil, misuse("", "", err)
 	}
 	return node.NewClusterFile(secret, document)
 }
@@ -96,13 +96,13 @@ func readPolicy(environment, path string) (*gates.Policy, error) {
 	if path == "" {
 		p, err := gates.BuiltIn(gates.Environment(environment))
 		if err != nil {
-			return nil, &usageError{err}
+			return nil, misuse("", "", err)
 		}
 		return &p, nil
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return nil, usagef("read the policy: %w", err)
+		return nil, misuse(codeFile, "", fmt.Errorf("read the policy: %w", err))
 	}
 	p, err := policyfile.Parse(b)
 	if err != nil {

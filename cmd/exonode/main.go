@@ -41,11 +41,31 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err == nil {
 		return exitOK
 	}
-	if usage := (*usageError)(nil); !a.started && !errors.As(err, &usage) {
-		err = usagef("%w\nsee `exonode --help`", err)
+	if !a.started && wantsJSON(args) {
+		a.output = "json"
+	}
+	if own := (*failure)(nil); !a.started && !errors.As(err, &own) {
+		err = misuse(codeUsage, "see `exonode --help`", err)
 	}
 	if text := a.explain(err); text != "" {
 		fmt.Fprintln(stderr, text)
 	}
 	return exitStatus(err)
+}
+
+// wantsJSON reports whether a command line that was not understood asks for JSON:
+// the program that gave it reads its errors so.
+func wantsJSON(args []string) bool {
+	if os.Getenv(envName("output")) == "json" {
+		return true
+	}
+	for i, a := range args {
+		switch {
+		case a == "--output=json", a == "-ojson", a == "-o=json":
+			return true
+		case (a == "-o" || a == "--output") && i+1 < len(args) && args[i+1] == "json":
+			return true
+		}
+	}
+	return false
 }

@@ -18,17 +18,20 @@ func (a *app) progress(what string, total int64, inBytes bool) progress {
 	if !terminal(a.stderr) || os.Getenv("TERM") == "dumb" {
 		return progress{}
 	}
-	return progress{progressbar.NewOptions64(total,
+	options := []progressbar.Option{
 		progressbar.OptionSetWriter(a.stderr),
 		progressbar.OptionSetDescription(what),
 		progressbar.OptionShowBytes(inBytes),
 		progressbar.OptionShowCount(),
-		progressbar.OptionShowIts(),
 		progressbar.OptionSetPredictTime(true),
-		progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionThrottle(100 * time.Millisecond),
 		progressbar.OptionSetWidth(30),
 		progressbar.OptionClearOnFinish(),
-	)}
+	}
+	if !inBytes { // else bytes a second are shown already
+		options = append(options, progressbar.OptionShowIts(), progressbar.OptionSetItsString("entries"))
+	}
+	return progress{progressbar.NewOptions64(total, options...)}
 }
 
 // set moves the bar. That the terminal can't be written to is not the command's

@@ -3,9 +3,14 @@ package main
 import (
 	"flag"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -35,6 +40,13 @@ parentheses, and what to do next; with ` + "`-o json`" + ` it is
 | 2 | the command line or the configuration is wrong |
 | 3 | a node's store failed; the process ended at once |
 
+## Error codes
+
+Beside the codes of the API ([docs/API.md](API.md)):
+
+| code | meaning |
+| --- | --- |
+%CODES%
 ## Settings
 
 A flag marked *setting* may also come from the environment or from a YAML file:
@@ -42,7 +54,7 @@ A flag marked *setting* may also come from the environment or from a YAML file:
 environment, the environment over the file. The file is the one that ` + "`--config`" + `
 names, else ` + "`exonode/config.yaml`" + ` in the user's configuration directory, where
 there is one. One file may hold the settings of several commands; a key that is
-no command's flag is refused. Flags without the mark say what one command is
+no command's setting is refused. Flags without the mark say what one command is
 about and are taken from the command line alone.
 
 ## Completion
@@ -55,7 +67,11 @@ commands, flags, kinds, gates and the names of nodes; its ` + "`--help`" + ` say
 func TestReference(t *testing.T) {
 	root := (&app{}).command()
 	var b strings.Builder
-	b.WriteString(referenceHead)
+	var table strings.Builder
+	for _, c := range slices.Sorted(maps.Keys(meanings)) {
+		fmt.Fprintf(&table, "| `%s` | %s |\n", c, meanings[c])
+	}
+	b.WriteString(strings.Replace(referenceHead, "%CODES%", table.String(), 1))
 	b.WriteString("\n## Flags of every command\n\n")
 	flagTable(&b, root.PersistentFlags())
 	describe(&b, root)
@@ -71,6 +87,38 @@ func TestReference(t *testing.T) {
 	}
 	if diff := cmp.Diff(string(want), b.String()); diff != "" {
 		t.Errorf("docs/CLI.md is stale; write it anew with -update:\n%s", diff)
+	}
+}
+
+// TestCodesHaveMeanings finds codes that no one documents.
+func TestCodesHaveMeanings(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "errors.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	declared := map[code]bool{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok {
+			return true
+		}
+		if typ, ok := spec.Type.(*ast.Ident); ok && typ.Name == "code" {
+			for _, v := range spec.Values {
+				name, err := strconv.Unquote(v.(*ast.BasicLit).Value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				declared[code(name)] = true
+			}
+		}
+		return true
+	})
+	documented := map[code]bool{}
+	for c := range meanings {
+		documented[c] = true
+	}
+	if diff := cmp.Diff(declared, documented); diff != "" || len(declared) == 0 {
+		t.Errorf("codes without a meaning, or meanings without a code:\n%s", diff)
 	}
 }
 

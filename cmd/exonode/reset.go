@@ -19,7 +19,7 @@ func (a *app) resetCommand() *cobra.Command {
 at most one proposer; where that one is gone for good before the cluster was
 formed, the promise keeps the node from forming another. Nothing else is touched,
 and a node that has been part of a cluster is refused.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if data == "" {
 				return usagef("--data is missing: name the node's data directory")

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // app is one run of the program: its streams, and the flags that every command
@@ -59,8 +62,14 @@ command line or the configuration is wrong; 3 a node's store failed.`,
 		},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%w\nsee `%s --help`", err, cmd.CommandPath())
+		var bad *pflag.InvalidValueError
+		if errors.As(err, &bad) {
+			err = badValue("--"+bad.GetFlag().Name, bad.GetFlag(), bad.GetValue(), err)
+		}
+		return misuse(codeUsage, fmt.Sprintf("see `%s --help`", cmd.CommandPath()), err)
 	})
+	root.Version = version()
+	root.SetVersionTemplate(versionText() + "\n")
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.configFile, "config", "", "YAML `file` with the flags' names as keys")
 	flags.StringVarP(&a.output, "output", "o", "text", "`format` of the output: text or json")
@@ -85,8 +94,31 @@ command line or the configuration is wrong; 3 a node's store failed.`,
 		}
 	}
 	root.AddCommand(a.versionCommand())
+	root.InitDefaultCompletionCmd()
 	refuseUnknown(root)
 	return root
+}
+
+// badValue says what a flag wants in place of a value, where the parser of
+// numbers says it in Go's words.
+func badValue(name string, f *pflag.Flag, value string, err error) error {
+	want := map[string]string{
+		"int": "a whole number", "int64": "a whole number", "uint": "a whole number from 0", "uint64": "a whole number from 0",
+		"uintSlice": "whole numbers from 0, separated by commas", "intSlice": "whole numbers, separated by commas",
+		"duration": "a duration, such as 30s or 2m", "bool": "true or false",
+	}[f.Value.Type()]
+	if want == "" {
+		return err
+	}
+	return fmt.Errorf("%s is %q: want %s", name, value, want)
+}
+
+// noArgs refuses arguments of a command that has none.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return misuse(codeUsage, fmt.Sprintf("see `%s --help`", cmd.CommandPath()), fmt.Errorf("%s takes no arguments, but %q is given", cmd.CommandPath(), args[0]))
+	}
+	return nil
 }
 
 // refuseUnknown makes a command that only holds others refuse what is none
@@ -99,7 +131,7 @@ func refuseUnknown(cmd *cobra.Command) {
 				if len(args) == 0 {
 					return c.Help()
 				}
-				return usagef("%s has no command %q\nsee `%s --help`", c.CommandPath(), args[0], c.CommandPath())
+				return misuse(codeUsage, fmt.Sprintf("see `%s --help`", c.CommandPath()), fmt.Errorf("%s has no command %q", c.CommandPath(), args[0]))
 			}
 		}
 		refuseUnknown(c)

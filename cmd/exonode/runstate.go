@@ -50,12 +50,12 @@ func openRun(f *submitFlags) (*runState, error) {
 		// Before the first event: its id must follow from a name that is
 		// on disk.
 		if err := fresh.save(); err != nil {
-			return nil, &usageError{err}
+			return nil, misuse(codeFile, "", err)
 		}
 		return fresh, nil
 	}
 	if err != nil {
-		return nil, usagef("read --resume: %w", err)
+		return nil, misuse(codeFile, "", fmt.Errorf("read --resume: %w", err))
 	}
 	s := &runState{path: f.resume}
 	if err := json.Unmarshal(b, s); err != nil || s.Format != runFormat || s.Run == "" {

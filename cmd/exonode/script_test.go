@@ -27,6 +27,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/exonode/exonode/ledger"
 	"github.com/exonode/exonode/node"
 	"github.com/exonode/exonode/server"
 )
@@ -52,7 +53,8 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"node":      startNode,
-			"stop":      stopNode,
+			"pair":      startPair,
+			"halt":      stopNode,
 			"listen":    listen,
 			"lines":     writeLines,
 			"big":       writeBig,
@@ -60,6 +62,7 @@ func TestScripts(t *testing.T) {
 			"authority": makeAuthority,
 			"damage":    damage,
 			"flip":      flip,
+			"forget":    forget,
 			"status":    wantStatus,
 			"tail":      tail,
 			"interrupt": interruptSubmit,
@@ -102,18 +105,7 @@ func startNode(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: node NAME CLUSTER [SEED | tls CERT KEY]")
 	}
-	name := args[0]
-	cluster, err := node.LoadClusterFile(ts.MkAbs(args[1]))
-	ts.Check(err)
-	cfg := node.Config{
-		DataDir: ts.MkAbs(name), Cluster: cluster, Name: name, Version: "test",
-		Listen:    node.Listen{Peer: freeAddr(ts), Gossip: "127.0.0.1:0"},
-		Discovery: node.Discovery{Expect: 1},
-		API:       node.API{Listen: "127.0.0.1:0"},
-		Timing:    node.Loopback(),
-		Logger:    slog.New(slog.NewTextHandler(nodeLog(), nil)),
-		Fatal:     func(err error) { panic(err) },
-	}
+	cfg := scriptConfig(ts, args[0], args[1])
 	switch len(args) {
 	case 3:
 		cfg.Discovery = node.Discovery{Seeds: args[2:]}
@@ -122,6 +114,40 @@ func startNode(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		cfg.API.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	}
+	await(ts, begin(ts, cfg))
+}
+
+// startPair is `pair NAME NAME CLUSTER`: node for two that form a cluster of two
+// voters: without either there is no quorum.
+func startPair(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: pair NAME NAME CLUSTER")
+	}
+	first, second := scriptConfig(ts, args[0], args[2]), scriptConfig(ts, args[1], args[2])
+	discovery := node.Discovery{Seeds: []string{first.Listen.Peer}, Expect: 2}
+	first.Discovery, second.Discovery = discovery, discovery
+	a, b := begin(ts, first), begin(ts, second)
+	await(ts, a)
+	await(ts, b)
+}
+
+// scriptConfig is of a node that forms a cluster alone.
+func scriptConfig(ts *testscript.TestScript, name, file string) node.Config {
+	cluster, err := node.LoadClusterFile(ts.MkAbs(file))
+	ts.Check(err)
+	return node.Config{
+		DataDir: ts.MkAbs(name), Cluster: cluster, Name: name, Version: "test",
+		Listen:    node.Listen{Peer: freeAddr(ts), Gossip: "127.0.0.1:0"},
+		Discovery: node.Discovery{Expect: 1},
+		API:       node.API{Listen: "127.0.0.1:0"},
+		Timing:    node.Loopback(),
+		Logger:    slog.New(slog.NewTextHandler(nodeLog(), nil)),
+		Fatal:     func(err error) { panic(err) },
+	}
+}
+
+// begin runs a node until the script ends or stops it.
+func begin(ts *testscript.TestScript, cfg node.Config) *node.Node {
 	n, err := node.New(cfg)
 	ts.Check(err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -129,18 +155,23 @@ func startNode(ts *testscript.TestScript, neg bool, args []string) {
 	go func() { run.done <- n.Run(ctx) }()
 	nodes := ts.Value(nodesKey{}).(*scriptNodes)
 	nodes.mu.Lock()
-	nodes.running[name] = run
+	nodes.running[cfg.Name] = run
 	nodes.mu.Unlock()
-	ready, stop := context.WithTimeout(ctx, time.Minute)
+	ts.Setenv(cfg.Name+"_api", n.APIAddr())
+	ts.Setenv(cfg.Name+"_peer", cfg.Listen.Peer)
+	ts.Setenv(cfg.Name+"_id", n.NodeID())
+	return n
+}
+
+// await returns once a node serves.
+func await(ts *testscript.TestScript, n *node.Node) {
+	ready, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
-	_, err = n.Await(ready, server.Consistency{Level: server.Linearizable})
+	_, err := n.Await(ready, server.Consistency{Level: server.Linearizable})
 	ts.Check(err)
 	if ts.Getenv("EXONODE_ADDR") == "" {
 		ts.Setenv("EXONODE_ADDR", n.APIAddr())
 	}
-	ts.Setenv(name+"_api", n.APIAddr())
-	ts.Setenv(name+"_peer", cfg.Listen.Peer)
-	ts.Setenv(name+"_id", n.NodeID())
 }
 
 func nodeLog() io.Writer {
@@ -157,10 +188,11 @@ func freeAddr(ts *testscript.TestScript) string {
 	return l.Addr().String()
 }
 
-// stopNode is `stop NAME`; it returns once the node is down.
+// stopNode is `halt NAME`; it returns once the node is down. (The package's
+// own stop ends the script.)
 func stopNode(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
-		ts.Fatalf("usage: stop NAME")
+		ts.Fatalf("usage: halt NAME")
 	}
 	nodes := ts.Value(nodesKey{}).(*scriptNodes)
 	nodes.mu.Lock()
@@ -273,6 +305,16 @@ func flip(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	content[len(content)/2] ^= 1
 	ts.Check(os.WriteFile(largest, content, 0o600))
+}
+
+// forget is `forget DIR`: the ledger of a stopped node is empty again, as it is
+// after a crash before its first flush.
+func forget(ts *testscript.TestScript, _ bool, args []string) {
+	dir := filepath.Join(ts.MkAbs(args[0]), "ledger")
+	ts.Check(os.RemoveAll(dir))
+	store, err := ledger.Create(dir, ledger.Options{})
+	ts.Check(err)
+	ts.Check(store.Close())
 }
 
 // wantStatus is `status N COMMAND…`: the command must exit with status N.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -59,10 +60,13 @@ Nodes find each other by --seeds and by --mdns. A node that has data goes on
 from it.`,
 		Example: `  exonode serve --cluster cluster.json --data /var/lib/exonode --bootstrap-expect 3 --mdns
   exonode serve --cluster cluster.json --data /var/lib/exonode --seeds nodes.example.org:7480`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			logger, err := newLogger(a.stderr, f.logLevel, f.logFormat)
 			if err != nil {
+				return err
+			}
+			if err := f.check(); err != nil {
 				return err
 			}
 			cfg, err := f.config(logger)
@@ -70,12 +74,7 @@ from it.`,
 				return err
 			}
 			cfg.Sources = sources(cmd, a.configFile)
-			if f.chaos != "" {
-				if err := checkLoopback("--chaos", f.chaos); err != nil {
-					return err
-				}
-				cfg.Chaos = true
-			}
+			cfg.Chaos = f.chaos != ""
 			n, err := node.New(cfg)
 			if err != nil {
 				return err
@@ -135,6 +134,23 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	_ = flags.MarkHidden("exit-with-stdin") // for supervisors
 }
 
+// check refuses numbers that mean nothing. 0 would mean the default to a node,
+// and is no number that a person gives for one of these.
+func (f *serveFlags) check() error {
+	for _, n := range []struct {
+		flag  string
+		value int64
+	}{
+		{"max-payload", int64(f.maxPayload)}, {"queue-events", int64(f.queueEvents)}, {"queue-bytes", int64(f.queueBytes)},
+		{"write-timeout", int64(f.writeTimeout)}, {"snapshot-bytes", int64(min(f.snapshotBytes, 1))}, {"snapshot-logs", int64(min(f.snapshotEntries, 1))},
+	} {
+		if n.value <= 0 {
+			return usagef("--%s: want more than 0", n.flag)
+		}
+	}
+	return errors.Join(checkLoopback("--pprof", f.pprof), checkLoopback("--chaos", f.chaos))
+}
+
 // config turns the flags into a node's configuration.
 func (f *serveFlags) config(logger *slog.Logger) (node.Config, error) {
 	cfg := node.Config{
@@ -164,7 +180,7 @@ func (f *serveFlags) config(logger *slog.Logger) (node.Config, error) {
 	var err error
 	if cfg.Cluster, err = node.LoadClusterFile(f.cluster); err != nil {
 		if errors.Is(err, os.ErrNotExist) {
-			return cfg, usagef("%w\n  make one with `exonode init --out %s`, and give the same file to every node", err, f.cluster)
+			return cfg, misuse(codeClusterFile, fmt.Sprintf("make one with `exonode init --out %s`, and give the same file to every node", f.cluster), err)
 		}
 		return cfg, err
 	}
@@ -175,7 +191,7 @@ func (f *serveFlags) config(logger *slog.Logger) (node.Config, error) {
 	default:
 		pair, err := tls.LoadX509KeyPair(f.tlsCert, f.tlsKey)
 		if err != nil {
-			return cfg, usagef("load the API's certificate: %w", err)
+			return cfg, misuse(codeTLS, "", fmt.Errorf("load the API's certificate: %w", err))
 		}
 		cfg.API.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	}

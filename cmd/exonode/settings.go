@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -74,7 +75,7 @@ func set(f *pflag.Flag, values []string, from string) error {
 	}
 	for _, v := range values {
 		if err := f.Value.Set(v); err != nil {
-			return usagef("%s: --%s: %w", from, f.Name, err)
+			return usagef("%s: %w", from, badValue("--"+f.Name, f, v, err))
 		}
 	}
 	f.Changed = true
@@ -97,7 +98,7 @@ func readConfig(path string) (map[string][]string, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, usagef("read the config file: %w", err)
+		return nil, misuse(codeFile, "", fmt.Errorf("read the config file: %w", err))
 	}
 	var nodes map[string]yaml.Node
 	if err := yaml.Unmarshal(b, &nodes); err != nil {
@@ -123,10 +124,10 @@ func readConfig(path string) (map[string][]string, error) {
 	return out, nil
 }
 
-// checkKeys refuses keys that no command has a flag for: a misspelt setting
-// must not pass in silence.
+// checkKeys refuses keys that are no command's setting: a misspelt one must not
+// pass in silence.
 func checkKeys(root *cobra.Command, file map[string][]string, path string) error {
-	known := make(map[string]bool)
+	known := make(map[string]bool) // false: of the command line alone
 	var walk func(*cobra.Command)
 	walk = func(c *cobra.Command) {
 		c.LocalFlags().VisitAll(func(f *pflag.Flag) { known[f.Name] = known[f.Name] || !isOperand(f) })
@@ -135,15 +136,14 @@ func checkKeys(root *cobra.Command, file map[string][]string, path string) error
 		}
 	}
 	walk(root)
-	var unknown []string
-	for key := range file {
-		if !known[key] {
-			unknown = append(unknown, key)
+	for _, key := range slices.Sorted(maps.Keys(file)) {
+		setting, isFlag := known[key]
+		switch {
+		case !isFlag:
+			return usagef("config file %s: no flag is called %s", path, key)
+		case !setting:
+			return usagef("config file %s: --%s is no setting: it is given on the command line alone", path, key)
 		}
-	}
-	slices.Sort(unknown)
-	if len(unknown) > 0 {
-		return usagef("config file %s: no flag is called %s", path, strings.Join(unknown, ", "))
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func (a *app) statusCommand() *cobra.Command {
 		Long: `Show the cluster as the first node of --addr that answers sees it. Each member is
 also asked for its own state; one that does not answer within two seconds shows
 dashes. LAG is how many entries it has less than the one that has most.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v, err := a.clusterStatus(cmd)
 			if err != nil {

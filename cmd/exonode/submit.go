@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/exonode/exonode/api"
+	"github.com/exonode/exonode/catalog"
 	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/chain/view"
 	"github.com/exonode/exonode/client"
@@ -43,6 +45,9 @@ with "specversion") or plain events, such as
   {"kind":"agent.spawn","source":"urn:x","id":"1","subject":"a1","data":{…},
    "effect":{"risk":0.2},"causes":[12],"extensions":{"region":"eu"}}
 
+The kinds are those of "exonode catalog list"; a production cluster takes no
+others.
+
 An acknowledged event is on the disks of a quorum. Submitting it again with the
 same id is answered as a duplicate and never doubles it. Lines without an id get
 one that follows from the run's name, the line's number and its text: the same
@@ -54,10 +59,10 @@ interruption, of whatever kind, the same command goes on where it was.
 A line that is refused is reported with its number and does not stop the others;
 the exit status is then 1.`,
 		Example: `  exonode submit --kind agent.exit --data '{"agent_id":"a1","pid":71,"exit_code":0}'
-  exonode submit --kind tool.exec --effect risk=0.3,privacy=0.1 --data @call.json
+  exonode submit --kind agent.spawn --effect risk=0.3,privacy=0.1 --data @spawn.json
   exonode submit --file events.jsonl --resume events.state
-  producer | exonode submit --file - --kind app.log`,
-		Args: cobra.NoArgs,
+  producer | exonode submit --file - --kind agent.exit`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.source == "" {
 				f.source = defaultSource()
@@ -141,10 +146,15 @@ func (f *submitFlags) event(stdin io.Reader) (chain.Event, error) {
 	if ev.Payload, err = readData(f.data, stdin); err != nil {
 		return ev, err
 	}
+	if len(ev.Payload) > 0 && catalog.IsJSON(ev.ContentType) && !json.Valid(ev.Payload) {
+		return ev, misuse("", "", &api.Error{
+			Code: api.PayloadInvalid, Field: "data", Message: "--data is not JSON", Hint: "for other data say what it is: --content-type text/plain",
+		})
+	}
 	if f.effect != "" {
 		effect, err := api.ParseEffect(f.effect)
 		if err != nil {
-			return ev, &usageError{err}
+			return ev, misuse("", "", err)
 		}
 		ev.DeclaredEffect = &effect
 	}
@@ -179,7 +189,7 @@ func readData(data string, stdin io.Reader) ([]byte, error) {
 	case isFile:
 		b, err := os.ReadFile(path)
 		if err != nil {
-			return nil, usagef("read the payload: %w", err)
+			return nil, misuse(codeFile, "", fmt.Errorf("read the payload: %w", err))
 		}
 		return b, nil
 	}

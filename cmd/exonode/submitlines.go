@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -97,8 +98,11 @@ func (r *linesRun) summary(s linesResult) error {
 		return r.a.emitLine(s)
 	}
 	total := s.Sealed + s.Duplicates + s.Refused
-	_, err := fmt.Fprintf(r.a.stdout, "%d events: %d sealed, %d duplicates, %d refused, in %.1f s (%.0f events/s)\n",
-		total, s.Sealed, s.Duplicates, s.Refused, s.Seconds, float64(total-s.Resumed)/max(s.Seconds, 1e-6))
+	took := "nothing was left to do"
+	if done := total - s.Resumed; done > 0 {
+		took = fmt.Sprintf("in %.1f s (%.0f events/s)", s.Seconds, float64(done)/max(s.Seconds, 1e-6))
+	}
+	_, err := fmt.Fprintf(r.a.stdout, "%d events: %d sealed, %d duplicates, %d refused, %s\n", total, s.Sealed, s.Duplicates, s.Refused, took)
 	return err
 }
 
@@ -117,7 +121,7 @@ func (a *app) openInput(ctx context.Context, path string) (io.ReadCloser, int64,
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, 0, usagef("open --file: %w", err)
+		return nil, 0, misuse(codeFile, "", fmt.Errorf("open --file: %w", err))
 	}
 	info, err := f.Stat()
 	if err != nil {
@@ -154,7 +158,7 @@ func (r *linesRun) events(f *submitFlags) iter.Seq2[chain.Event, error] {
 		for ev, err := range client.EventLines(r.input, options) {
 			if skipped < skip {
 				if skipped++; skipped == skip && ev.ID != lastID {
-					yield(ev, fmt.Errorf("line %d is not the one that run %s had got to: this is another input, or it was changed", line, r.state.Run))
+					yield(ev, failf(codeInput, "this is another input, or it was changed", "line %d is not the one that run %s had got to", line, r.state.Run))
 					return
 				}
 				continue
@@ -168,7 +172,7 @@ func (r *linesRun) events(f *submitFlags) iter.Seq2[chain.Event, error] {
 			}
 		}
 		if skipped < skip {
-			yield(chain.Event{}, fmt.Errorf("the input has %d events, but run %s had got to %d: this is another input, or it was cut", skipped, r.state.Run, skip))
+			yield(chain.Event{}, failf(codeInput, "this is another input, or it was cut", "the input has %d events, but run %s had got to %d", skipped, r.state.Run, skip))
 		}
 	}
 }
@@ -213,7 +217,7 @@ func (r *linesRun) refuse(line uint64, err error) {
 		}
 		text, hint := problem(err)
 		var e *api.Error
-		if errors.As(err, &e) && e.Field != "" {
+		if errors.As(err, &e) && !strings.HasPrefix(text, e.Field) {
 			text = e.Field + ": " + text
 		}
 		r.a.note("line %d: %s (%s)", line, text, codeOf(err))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,11 +12,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/exonode/exonode/catalog"
 	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/chain/export"
 	"github.com/exonode/exonode/chain/view"
 	"github.com/exonode/exonode/fsm"
 	"github.com/exonode/exonode/ledger"
+	"github.com/exonode/exonode/node"
 )
 
 // targetFlags say which chain is read: a cluster's node, a stopped node's data
@@ -60,15 +63,17 @@ that was in force. Nothing is taken on trust but the bytes that are read.
 
 Of a cluster, one node's entries are streamed and everything is recomputed here,
 then held against the head and root that the node claims. Of a data directory
-(--data), the stored tiles and the index of ids are compared too; the node must
-be stopped. Of an export (--file), what it says of itself.
+(--data), the stored tiles and the index of ids are compared too, and entry 0
+with the genesis that the directory was made for; the node must be stopped. Where
+raft's log goes on beyond the ledger, as after a crash, that is told: the node
+applies it at its next start. Of an export (--file), what it says of itself.
 
 Exit status 1 and the first bad entry where something is wrong.`,
 		Example: `  exonode verify
   exonode verify --node n2
   exonode verify --data /var/lib/exonode
   exonode verify --file chain.bin -o json`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := t.check(); err != nil {
 				return err
@@ -81,6 +86,9 @@ Exit status 1 and the first bad entry where something is wrong.`,
 			v := a.verify(cmd.Context(), s)
 			if v.err != nil && !v.isBad() {
 				return v.err
+			}
+			if v.err == nil && v.Size == 0 {
+				return noGenesis(s.ahead)
 			}
 			if err := a.emit(v, v.print); err != nil {
 				return err
@@ -106,6 +114,9 @@ type target struct {
 	tiles chain.TileReader
 	// lookup is a stored index of keys; nil where there is none.
 	lookup func(chain.Key) (chain.Slot, bool, error)
+	// ahead is what raft's log has beyond the chain; nil where it is not
+	// known.
+	ahead *node.LogAhead
 	// export is set where the chain is one.
 	export *export.Reader
 	close  func()
@@ -118,7 +129,7 @@ func (a *app) openTarget(ctx context.Context, t *targetFlags) (*target, error) {
 	case t.file != "":
 		f, err := os.Open(t.file)
 		if err != nil {
-			return nil, usagef("open --file: %w", err)
+			return nil, misuse(codeFile, "", fmt.Errorf("open --file: %w", err))
 		}
 		r, err := export.NewReader(f)
 		if err != nil {
@@ -129,22 +140,75 @@ func (a *app) openTarget(ctx context.Context, t *targetFlags) (*target, error) {
 	return a.openNode(ctx, t.node)
 }
 
-// openData opens the ledger of a stopped node.
+// openData opens the ledger of a stopped node, after the checks of the directory
+// that the node itself makes.
 func openData(dir string) (*target, error) {
+	const hint = "--data is the directory that the node was started with"
+	if _, err := os.Stat(dir); err != nil {
+		return nil, failf(codeNoLedger, hint, "no data directory: %w", err)
+	}
+	genesis, err := node.DataGenesis(dir)
+	if err != nil {
+		return nil, failf("", hint, "%w", err)
+	}
 	store, err := ledger.OpenReadOnly(filepath.Join(dir, "ledger"), ledger.Options{})
 	switch {
 	case errors.Is(err, ledger.ErrLocked):
-		return nil, fmt.Errorf("%w\n  stop the node first; or verify it as it runs, with --addr", err)
+		return nil, failf("", "stop the node first; or verify it as it runs, with --addr", "%w", err)
 	case errors.Is(err, ledger.ErrNotExist):
-		return nil, fmt.Errorf("%w\n  --data is the directory that the node was started with", err)
+		return nil, failf("", hint, "%w", err)
 	case err != nil:
 		return nil, err
 	}
 	m := store.Meta()
-	return &target{
+	t := &target{
 		name: dir, source: store.Source(), head: &m.Head, root: &m.Root, tiles: store.Source(), lookup: store.Find,
 		close: func() { _ = store.Close() }, // it was only read
-	}, nil
+	}
+	ahead, err := node.ReadLogAhead(dir, m.Applied)
+	if err == nil {
+		t.ahead, err = &ahead, checkGenesis(store.Source(), genesis)
+	}
+	if err != nil {
+		t.close()
+		return nil, err
+	}
+	return t, nil
+}
+
+// checkGenesis holds entry 0, where it can be read, against the genesis hash
+// that the data directory was made for. What can't be read is for the verifier.
+func checkGenesis(source chain.Source, want string) error {
+	for r, err := range source.Records(context.Background(), 0, min(source.Size(), 1)) {
+		if err != nil {
+			return nil
+		}
+		e, err := r.Decode()
+		if err != nil || e.Envelope == nil {
+			return nil
+		}
+		var genesis catalog.ChainGenesis
+		if json.Unmarshal(e.Envelope.Payload, &genesis) != nil {
+			return nil
+		}
+		if got := chain.GenesisHash([]byte(genesis.Document)).String(); got != want {
+			return failf(codeGenesis, "the ledger and the directory's FORMAT file are of different clusters: restore the one that was exchanged",
+				"entry 0 is genesis %s, and the data directory was made for %s", got, want)
+		}
+	}
+	return nil
+}
+
+// errNoGenesis says that there is no chain yet.
+var errNoGenesis = failf(codeNoGenesis, "a node that has not formed or joined a cluster yet has no chain", "the chain has no entries, not even its genesis")
+
+// noGenesis is errNoGenesis, with where the entries are.
+func noGenesis(ahead *node.LogAhead) error {
+	if ahead == nil || ahead.Commands == 0 {
+		return errNoGenesis
+	}
+	return failf(codeNoGenesis, "start the node: it applies what is committed; then verify it again",
+		"the ledger has no entries, not even the genesis: %d commands are still in raft's log", ahead.Commands)
 }
 
 // badTarget turns damage that is found when the target is opened into a verdict.
@@ -180,10 +244,13 @@ type verification struct {
 	Redacted uint64     `json:"redacted"`
 	Tiles    uint64     `json:"tiles_compared"`
 	// Verdicts were evaluated again, Unknown ones could not be.
-	Replayed bool     `json:"governance_replayed"`
-	Verdicts uint64   `json:"verdicts_replayed"`
-	Unknown  uint64   `json:"verdicts_unknown"`
-	Bad      *badView `json:"bad,omitempty"`
+	Replayed bool   `json:"governance_replayed"`
+	Verdicts uint64 `json:"verdicts_replayed"`
+	Unknown  uint64 `json:"verdicts_unknown"`
+	// Ahead is what raft's log has beyond the ledger; only of a data
+	// directory.
+	Ahead *node.LogAhead `json:"raft_log,omitempty"`
+	Bad   *badView       `json:"bad,omitempty"`
 
 	err error
 }
@@ -207,7 +274,7 @@ func (a *app) verify(ctx context.Context, t *target) *verification {
 		Head: t.head, Root: t.root, Tiles: t.tiles,
 		Progress: func(p chain.Progress) { bar.set(p.Done) },
 	}
-	v := &verification{Source: t.name, Replayed: true}
+	v := &verification{Source: t.name, Replayed: true, Ahead: t.ahead}
 	if t.export != nil {
 		v.From = t.export.Info().From
 	}
@@ -264,6 +331,11 @@ func (v *verification) print(w io.Writer) error {
 	}
 	if v.Tiles > 0 {
 		if _, err := fmt.Fprintf(w, "  tiles      %d compared\n", v.Tiles); err != nil {
+			return err
+		}
+	}
+	if v.Ahead != nil && v.Ahead.Commands > 0 {
+		if _, err := fmt.Fprintf(w, "  raft log   %d commands more, up to index %d: the node applies what of them is committed at its next start\n", v.Ahead.Commands, v.Ahead.Last); err != nil {
 			return err
 		}
 	}

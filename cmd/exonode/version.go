@@ -35,11 +35,16 @@ func build() string {
 	return revision + dirty
 }
 
+// versionText is the version for people.
+func versionText() string {
+	return fmt.Sprintf("exonode %s (%s, %s, %s/%s)", version(), build(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			v := struct {
 				Version  string `json:"version"`
@@ -48,7 +53,7 @@ func (a *app) versionCommand() *cobra.Command {
 				Platform string `json:"platform"`
 			}{version(), build(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
 			return a.emit(v, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "exonode %s (%s, %s, %s)\n", v.Version, v.Build, v.Go, v.Platform)
+				_, err := fmt.Fprintln(w, versionText())
 				return err
 			})
 		},

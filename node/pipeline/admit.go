@@ -1,8 +1,10 @@
 package pipeline
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/exonode/exonode/api"
 	"github.com/exonode/exonode/catalog"
@@ -70,7 +72,15 @@ func admit(view *fsm.View, it *item) *api.Error {
 	if err := state.Admit(e.Workspace, e.Kind, e.ContentType, e.Payload); err != nil {
 		return admitError(e.Kind, err)
 	}
-	kind, _ := state.Kind(e.Kind)
+	kind, inCatalog := state.Kind(e.Kind)
+	if !inCatalog && len(e.Payload) > 0 && catalog.IsJSON(e.ContentType) && !(utf8.Valid(e.Payload) && json.Valid(e.Payload)) {
+		// The policy takes unknown kinds, and nobody has looked at the
+		// payload. It is sealed as it came, so what it claims must be true.
+		return &api.Error{
+			Code: api.PayloadInvalid, Field: "data", Message: "the data is not JSON, as its content type says",
+			Hint: "give the content type of what it is, such as text/plain",
+		}
+	}
 	e.SchemaVersion = kind.SchemaVersion
 	if e.DeclaredEffect != nil && kind.Gate == "" {
 		// Without a verdict the header has no place for it: a resubmission

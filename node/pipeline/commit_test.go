@@ -9,6 +9,7 @@ import (
 
 	"github.com/exonode/exonode/api"
 	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/fsm"
 	"github.com/exonode/exonode/gates"
 	"github.com/exonode/exonode/node/pipeline"
 	"github.com/exonode/exonode/server"
@@ -87,6 +88,8 @@ func TestNoLeader(t *testing.T) {
 		defer stop()
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
+		p.SetRole(pipeline.Role{Leader: "n2"})
+		p.SetRole(pipeline.Role{})
 		begin := time.Now()
 		acks, err := submit(ctx, p, event(0))
 		if err != nil || code(acks[0].Err) != api.NoLeader {
@@ -104,6 +107,48 @@ func TestNoLeader(t *testing.T) {
 		if n := p.QueueLen(); n != 0 {
 			t.Errorf("%d events wait for nobody", n)
 		}
+	})
+}
+
+// TestLeaderless: once no leader has been known for long, events are answered
+// before their callers' deadline, and a node's own wait on.
+func TestLeaderless(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, gates.Development)
+		p, stop := start(g, new(mesh), "n1", pipeline.Limits{Leaderless: 4 * time.Second})
+		defer stop()
+		own, err := p.Witness([]fsm.Proposal{{Event: event(0), Principal: pipeline.NodePrincipal("n1")}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []struct {
+			code api.Code
+			took time.Duration
+		}{{api.NotReady, 4 * time.Second}, {api.NotReady, 0}, {api.NoLeader, 4 * time.Second}, {api.NoLeader, 0}} {
+			if i == 2 {
+				if p.Leaderless() == 0 {
+					t.Error("the node does not say that it has no leader")
+				}
+				p.SetRole(pipeline.Role{Leading: true})
+				if acks, err := own.Wait(t.Context()); err != nil || acks[0].Err != nil {
+					t.Errorf("the node's own event: %+v, %v", acks, err)
+				}
+				p.SetRole(pipeline.Role{})
+				if p.Leaderless() != 0 {
+					t.Error("the node gives up at once")
+				}
+			}
+			begin := time.Now()
+			acks, err := submit(t.Context(), p, event(1))
+			if took := time.Since(begin); err != nil || code(acks[0].Err) != want.code || took != want.took {
+				t.Errorf("event %d after %v: %+v, %v; want %s after %v", i, took, acks, err, want.code, want.took)
+			}
+		}
+		p.SetRole(pipeline.Role{Leading: true})
+		if acks, err := submit(t.Context(), p, event(1)); err != nil || acks[0].Err != nil {
+			t.Errorf("with a leader: %+v, %v", acks, err)
+		}
+		g.checkOrder(2)
 	})
 }
 
@@ -160,7 +205,7 @@ func TestGivenUpMakesRoom(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		patient := submitAll(t, p, 0, 7)
-		if acks, err := submit(ctx, p, event(99)); err != nil || code(acks[0].Err) != api.NoLeader {
+		if acks, err := submit(ctx, p, event(99)); err != nil || code(acks[0].Err) != api.NotReady {
 			t.Fatalf("got %+v, %v", acks, err)
 		}
 		patient = append(patient, submitAll(t, p, 7, 8)...)

@@ -76,10 +76,13 @@ type Pending struct {
 	once  sync.Once
 	// forget tells the queue that so many items were given up.
 	forget func(int)
+	// alone says why an event was never sent.
+	alone func() *api.Error
 }
 
 // Wait implements server.Pending. Where ctx ends first, events that were never
-// sent are given up for good and get api.NoLeader; events whose outcome is open
+// sent are given up for good and get api.NoLeader, or api.NotReady on a node that has
+// not found its cluster yet; events whose outcome is open
 // get api.UnknownOutcome; the error is nil then. It returns ctx's error alone
 // where ctx was cancelled rather than timed out.
 func (p *Pending) Wait(ctx context.Context) ([]server.Ack, error) {
@@ -94,7 +97,7 @@ func (p *Pending) Wait(ctx context.Context) ([]server.Ack, error) {
 		it := &p.items[i]
 		switch {
 		case it.state.CompareAndSwap(queued, cancelled):
-			acks[i] = server.Ack{Err: errNoLeader}
+			acks[i] = server.Ack{Err: p.alone()}
 			given++
 		case it.state.Load() == decided:
 			acks[i] = p.acks[i]
@@ -116,9 +119,15 @@ var _ server.Pending = (*Pending)(nil)
 var (
 	errNoLeader = &api.Error{
 		Code:             api.NoLeader,
-		Message:          "no leader took the event before the deadline; it was not written",
+		Message:          "no leader is known that could take the event; it was not written",
 		Hint:             "try again; `exonode status` shows whether a quorum of nodes is up",
 		RetryAfterMillis: 200,
+	}
+	errNotReady = &api.Error{
+		Code:             api.NotReady,
+		Message:          "the node has not found its cluster yet; the event was not written",
+		Hint:             "try again, or another node; `exonode status` shows what it waits for",
+		RetryAfterMillis: 500,
 	}
 	errUnknown = &api.Error{
 		Code:             api.UnknownOutcome,

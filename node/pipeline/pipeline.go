@@ -87,6 +87,11 @@ type Limits struct {
 	InFlight int
 	// Payload is the largest payload in bytes: 1 MiB.
 	Payload int
+	// Leaderless is how long events wait for a leader, counted from when the
+	// last one was known: 5 s. Then what was never sent is answered, and
+	// what comes, until there is a leader again: clients with a deadline
+	// learn why they wait, and that nothing was written.
+	Leaderless time.Duration
 	// Forward is the deadline of one forwarded group: 10 s.
 	Forward time.Duration
 }
@@ -99,6 +104,9 @@ func (l Limits) withDefaults() Limits {
 		if *d.field == 0 {
 			*d.field = d.value
 		}
+	}
+	if l.Leaderless == 0 {
+		l.Leaderless = 5 * time.Second
 	}
 	if l.Forward == 0 {
 		l.Forward = 10 * time.Second
@@ -148,6 +156,10 @@ type standing struct {
 	calls  context.Context
 	end    context.CancelFunc
 	called Role
+	// lost is since when no leader is known; zero where one is. known is
+	// whether one ever was.
+	lost  time.Time
+	known bool
 }
 
 // Stats counts what a pipeline did, since it was made.
@@ -169,7 +181,7 @@ func New(cfg Config) *Pipeline {
 	p.forwarding.init()
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	calls, end := context.WithCancel(p.ctx)
-	p.role.Store(&standing{calls: calls, end: end})
+	p.role.Store(&standing{calls: calls, end: end, lost: time.Now()})
 	return p
 }
 
@@ -189,6 +201,12 @@ func (p *Pipeline) SetRole(r Role) {
 	}
 	next := *old
 	next.Role = r
+	switch led := r.Leading || r.Leader != ""; {
+	case led:
+		next.known, next.lost = true, time.Time{}
+	case old.lost.IsZero():
+		next.lost = time.Now()
+	}
 	if (r.Leading || r.Leader != "") && r != old.called {
 		old.end()
 		next.calls, next.end = context.WithCancel(p.ctx)
@@ -241,6 +259,7 @@ func (p *Pipeline) enqueue(proposals []fsm.Proposal, from origin) (*Pending, err
 		acks:   make([]server.Ack, len(proposals)),
 		done:   make(chan struct{}),
 		forget: p.queue.forget,
+		alone:  p.noLeader,
 	}
 	pending.left.Store(int32(len(proposals)))
 	if len(proposals) == 0 {
@@ -335,8 +354,11 @@ func (p *Pipeline) dispatch() time.Duration {
 		if wait := p.pausing(); wait > 0 {
 			return wait
 		}
-		if !role.Leading && role.Leader == "" || p.queue.len() == 0 {
+		if p.queue.len() == 0 {
 			return 0
+		}
+		if !role.Leading && role.Leader == "" {
+			return p.orphaned(role)
 		}
 		select {
 		case p.slots <- struct{}{}:
@@ -353,6 +375,40 @@ func (p *Pipeline) dispatch() time.Duration {
 			p.release()
 		}
 	}
+}
+
+// orphaned answers what waits where no leader has been known for too long, and
+// else returns how long that is still to come.
+func (p *Pipeline) orphaned(role *standing) time.Duration {
+	if wait := p.cfg.Limits.Leaderless - time.Since(role.lost); wait > 0 {
+		return wait
+	}
+	for _, it := range p.queue.takeUnsent() {
+		it.fail(p.noLeader())
+	}
+	return 0
+}
+
+// Leaderless returns for how long no leader has been known, where that is longer
+// than Limits.Leaderless, and else 0.
+func (p *Pipeline) Leaderless() time.Duration {
+	role := p.role.Load()
+	if role.lost.IsZero() {
+		return 0
+	}
+	if since := time.Since(role.lost); since >= p.cfg.Limits.Leaderless {
+		return since
+	}
+	return 0
+}
+
+// noLeader says why an event was never sent: there is no leader, or the node has
+// not found its cluster yet.
+func (p *Pipeline) noLeader() *api.Error {
+	if !p.role.Load().known {
+		return errNotReady
+	}
+	return errNoLeader
 }
 
 // release frees a slot.

@@ -185,7 +185,11 @@ func ackOf(p *fsm.Proposal, r *fsm.Result) server.Ack {
 		ack.Err = about(api.Escalated, fmt.Sprintf("gate %s asks for approval of %s: %v", gateOf(r.Verdict), p.Kind, reasonsOf(r.Verdict)),
 			"the request is on record and the event does not commit until it is approved")
 	case fsm.Refused:
-		ack.Err = &api.Error{Code: api.BadField, Message: r.Err.Error()}
+		e := &api.Error{Code: api.BadField, Message: r.Err.Error()}
+		if errors.Is(r.Err, fsm.ErrCause) {
+			e.Field, e.Hint = "causes", "causes are entries that are in the chain already"
+		}
+		ack.Err = e
 	default:
 		ack.Err = &api.Error{Code: api.Internal, Message: fmt.Sprintf("unknown status %d", r.Status)}
 	}

@@ -206,6 +206,13 @@ func (q *queue) takeBound() []*item {
 	return q.remove(func(it *item) bool { return it.bound })
 }
 
+// takeUnsent removes and returns clients' items whose outcome is not open.
+func (q *queue) takeUnsent() []*item {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.remove(func(it *item) bool { return !it.open && !it.internal })
+}
+
 func (q *queue) len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -108,13 +108,21 @@ func (p *Pipeline) ReadIndex(ctx context.Context) (uint64, error) {
 	case <-rd.done:
 		return rd.size, rd.err
 	case <-ctx.Done():
-		return 0, readError(ctx)
+		return 0, p.readError(ctx)
 	}
 }
 
-func readError(ctx context.Context) error {
+func (p *Pipeline) readError(ctx context.Context) error {
 	if ctx.Err() == context.Canceled {
 		return ctx.Err()
+	}
+	if !p.role.Load().known {
+		return &api.Error{
+			Code:             api.NotReady,
+			Message:          "the node has not found its cluster yet",
+			Hint:             "try again, or another node; `exonode status` shows what it waits for",
+			RetryAfterMillis: 500,
+		}
 	}
 	return &api.Error{
 		Code:             api.NoLeader,

@@ -23,7 +23,7 @@ func TestReadIndex(t *testing.T) {
 		defer stopFollower()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := follower.ReadIndex(ctx); code(err) != api.NoLeader {
+		if _, err := follower.ReadIndex(ctx); code(err) != api.NotReady {
 			t.Fatalf("without a leader: %v", err)
 		}
 		leader.SetRole(pipeline.Role{Leading: true})

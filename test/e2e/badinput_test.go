@@ -101,7 +101,7 @@ func TestBadInput(t *testing.T) {
 		"id with a control":  {cloudEvent, event(map[string]any{"id": "a\nb"}), 400, api.BadField, "id"},
 		"reserved workspace": {cloudEvent, event(map[string]any{"workspace": "system"}), 403, api.ReservedSpace, ""},
 		"reserved kind":      {cloudEvent, event(map[string]any{"type": "chain.genesis"}), 403, api.ReservedKind, ""},
-		"future cause":       {cloudEvent, event(map[string]any{"causes": "999999"}), 400, api.BadField, ""},
+		"future cause":       {cloudEvent, event(map[string]any{"causes": "999999"}), 400, api.BadField, "causes"},
 		"used id":            {cloudEvent, event(map[string]any{"source": before.Key.Source, "id": before.Key.ID}), 409, api.Conflict, ""},
 	}
 	leader := c.leader()
@@ -121,7 +121,7 @@ func TestBadInput(t *testing.T) {
 	c.checkAbsent("bad")
 
 	status, r, err := c.post(c.ctx, leader, "/exonode.v1.LedgerService/Append", map[string]string{"Content-Type": "application/json"}, `{"event":{"kind":7}}`)
-	if err != nil || status != http.StatusBadRequest {
+	if err != nil || status != http.StatusBadRequest || r.Code != string(api.Malformed) {
 		t.Errorf("an RPC with a wrong field type: %d, %+v, %v", status, r, err)
 	}
 	c.noQuorum(queue)
