@@ -259,7 +259,7 @@ func TestTLS(t *testing.T) {
 		"by configuration":       {client.Config{Addresses: []string{address}, TLS: &tls.Config{RootCAs: roots}}, ""},
 		"by URL":                 {client.Config{Addresses: []string{"https://" + address}, TLS: &tls.Config{RootCAs: roots}}, ""},
 		"unknown authority":      {client.Config{Addresses: []string{"https://" + address}}, "unknown authority"},
-		"clear text to TLS":      {client.Config{Addresses: []string{address}}, "check TLS too"},
+		"clear text to TLS":      {client.Config{Addresses: []string{address}}, "speaks TLS"},
 		"not what it says it is": {client.Config{Addresses: []string{address}, TLS: &tls.Config{RootCAs: roots, ServerName: "other.invalid"}}, "other.invalid"},
 	} {
 		t.Run(name, func(t *testing.T) {

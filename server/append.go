@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"connectrpc.com/connect"
 	"golang.org/x/sync/semaphore"
@@ -162,8 +163,10 @@ type appendStream struct {
 	pending chan submission
 	// acks goes from waiter to sender; the waiter closes it.
 	acks chan []Ack
-	// stop is closed when the server shuts down.
-	stop <-chan struct{}
+	// stop is closed when the server shuts down. The reader then begins no more
+	// submits; those that it has begun, the waiter waits for.
+	stop  <-chan struct{}
+	begun atomic.Int64
 }
 
 // AppendStream implements exonodev1connect.LedgerServiceHandler.
@@ -222,6 +225,12 @@ func (a *appendStream) read(ctx context.Context, receive func() (*exonodev1.Appe
 		if err != nil {
 			return err
 		}
+		a.begun.Add(1) // before it looks at stop: the waiter looks the other way round
+		select {
+		case <-a.stop:
+			return errStopping()
+		default:
+		}
 		s, err := a.submit(ctx, req.GetEvents())
 		if err != nil {
 			return err
@@ -262,26 +271,10 @@ func (a *appendStream) submit(ctx context.Context, list []*exonodev1.Event) (sub
 // submitted so far is answered.
 func (a *appendStream) wait(ctx context.Context) error {
 	defer close(a.acks)
-	stop := a.stop
-	for {
-		var s submission
-		var ok bool
-		if stop != nil {
-			select {
-			case s, ok = <-a.pending:
-			case <-stop:
-				stop = nil
-				continue
-			}
-		} else {
-			select {
-			case s, ok = <-a.pending:
-			default:
-				return errStopping()
-			}
-		}
-		if !ok {
-			return nil
+	for taken := int64(0); ; taken++ {
+		s, ok, err := a.next(taken)
+		if !ok || err != nil {
+			return err
 		}
 		acks, err := s.wait(ctx)
 		if err != nil {
@@ -302,6 +295,23 @@ func (a *appendStream) wait(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// next returns the next submission, of which so many were taken; false once the reader
+// has ended and there is none.
+func (a *appendStream) next(taken int64) (s submission, ok bool, err error) {
+	select {
+	case s, ok = <-a.pending:
+		return s, ok, nil
+	case <-a.stop:
+	}
+	// What the reader has begun comes, or the reader ends over it.
+	if taken < a.begun.Load() {
+		if s, ok = <-a.pending; ok {
+			return s, true, nil
+		}
+	}
+	return s, false, errStopping()
 }
 
 // send sends what wait passes on, all that is there in one message.
