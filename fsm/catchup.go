@@ -317,7 +317,7 @@ func (k *chunk) add(record *chain.Record) error {
 	if err != nil {
 		return err
 	}
-	folded, err := k.fold.state.fold(fact{header: &e.header, payload: e.payload})
+	folded, err := k.fold.state.fold(fact{header: &e.header, payload: e.payload, earlier: k.earlier})
 	if err != nil {
 		return err
 	}
@@ -326,8 +326,8 @@ func (k *chunk) add(record *chain.Record) error {
 		k.fold.missing = append(k.fold.missing, e.header.Sequence)
 		k.changed = true
 	}
-	for _, target := range folded.redact {
-		if i, found := slices.BinarySearch(k.fold.missing, target); found {
+	for _, r := range folded.redact {
+		if i, found := slices.BinarySearch(k.fold.missing, r.Sequence); found {
 			k.fold.missing = slices.Delete(k.fold.missing, i, i+1)
 			k.changed = true
 		}
@@ -347,6 +347,30 @@ func (k *chunk) add(record *chain.Record) error {
 	k.bytes += len(s.Header) + len(s.Envelope) + len(s.Beside)
 	k.head = headOf(&s)
 	return nil
+}
+
+// earlier returns the header of an entry of the chunk, of staging or of the chain.
+func (k *chunk) earlier(seq uint64) (*chain.Header, error) {
+	var header []byte
+	if at := k.c.at.Size; seq >= at {
+		header = k.update.Entries[seq-at].Header
+	} else if err := k.c.locked(func() (err error) {
+		staging := k.c.fsm.cfg.Staging
+		if staging.Staged() != k.c.at {
+			return errMoved
+		}
+		if header, err = staging.StagedHeader(seq); err != nil {
+			return &fatalError{fmt.Errorf("fsm: read staged entry %d: %w", seq, err)}
+		}
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	h, err := chain.DecodeHeader(header)
+	if err != nil {
+		return nil, &fatalError{fmt.Errorf("fsm: staged entry %d: %w", seq, err)}
+	}
+	return &h, nil
 }
 
 // errMoved says that staging is not where the chunk began: raft replayed log

@@ -74,10 +74,14 @@ func (s *Store) loadView() (*view, error) {
 	return v, err
 }
 
-func (s *Store) loadHidden() (hidden map[uint64]struct{}, err error) {
-	hidden = make(map[uint64]struct{})
+func (s *Store) loadHidden() (hidden map[chain.Redaction]struct{}, err error) {
+	hidden = make(map[chain.Redaction]struct{})
 	err = s.each(stagingSpace, tableRedacted, func(key, _ []byte) error {
-		hidden[seqOf(key)] = struct{}{}
+		r, ok := splitRedactedKey(key)
+		if !ok {
+			return corrupt("staging", nil, "a redaction has malformed key %q", key)
+		}
+		hidden[r] = struct{}{}
 		return nil
 	})
 	return hidden, err

@@ -408,7 +408,7 @@ func TestPurge(t *testing.T) {
 		t.Fatal("the payload is not where this test looks for it")
 	}
 	u := b.NextN(0, 0)
-	u.Redact = []uint64{10}
+	u.Redact = []chain.Redaction{{Sequence: 10}}
 	ok(t, s.Commit(u), s.Purge(context.Background(), 10))
 	if rec, err := s.Record(10); err != nil || rec.Envelope != nil {
 		t.Errorf("redacted entry: %v, envelope %x", err, rec.Envelope)

@@ -29,7 +29,7 @@
 //	t level:1 index:8         full tile: 256 hashes of 32 bytes
 //	w workspace 0 1 seq:8     ... of a workspace
 //	s M, s S                  staging's own meta and folded state
-//	s r seq:8                 staged redaction of an entry below the staged range
+//	s r (b e) seq:8           staged redaction of an envelope below the staged range
 //	s (b e h i k o p t w)...  the same tables, of staged entries
 //
 // The digest of an event key is keyed BLAKE3, the first 16 bytes; the key is
