@@ -377,6 +377,36 @@ func TestVerifyFindsDamagedLog(t *testing.T) {
 	}
 }
 
+// TestVerifyIgnoresObsoleteLog flips a byte of the log that a stopped node leaves
+// behind though all of it is in tables.
+func TestVerifyIgnoresObsoleteLog(t *testing.T) {
+	for _, rounds := range []int{1, 3} { // the first manifest, and one with a history
+		disk := vfs.NewCrashableMem()
+		s, err := Create("ledger", small(disk))
+		ok(t, err)
+		b := ledgertest.NewBuilder(1)
+		for round := range rounds {
+			if round > 0 {
+				s, err = Open("ledger", small(disk))
+				ok(t, err)
+			}
+			ok(t, s.Commit(b.NextN(300, 100)), s.Close())
+		}
+		names, err := disk.List("ledger/db")
+		ok(t, err)
+		flipped := 0
+		for _, name := range names {
+			if name = "ledger/db/" + name; strings.HasSuffix(name, ".log") && fileSize(t, disk, name) > 500 {
+				flipByte(t, disk, name, 500)
+				flipped++
+			}
+		}
+		if err := verify(t, disk); err != nil || flipped == 0 {
+			t.Errorf("after %d rounds, %d logs flipped: %v", rounds, flipped, err)
+		}
+	}
+}
+
 // usedSize returns the size of a file without the zeros at its end.
 func usedSize(t *testing.T, disk vfs.FS, name string) int64 {
 	t.Helper()
