@@ -115,16 +115,53 @@ func TestGenesisThatCannotBegin(t *testing.T) {
 	if g.Began || !errors.Is(g.Err, fsm.ErrGenesis) {
 		t.Errorf("without a document: %+v", g)
 	}
-	// Entry 0 is fine, the time of entry 1 is not: all is taken back.
 	document := testDocument(t, gates.Development)
 	late := h.command(fsm.Command{Genesis: &fsm.GenesisCommand{Stamp: 1<<63 - 1, Node: "n1", Document: document}})
 	g = r.apply(late)[0].(*fsm.GenesisResult)
-	if g.Began || g.Err == nil || r.store.Meta().Head.Size != 0 || r.View().Genesis() != nil {
-		t.Errorf("at the end of time: %+v, %d entries", g, r.store.Meta().Head.Size)
+	var field *chain.FieldError
+	if g.Began || !errors.As(g.Err, &field) || field.Field != "time" {
+		t.Errorf("at the end of time: %+v", g)
 	}
 	g = r.apply(h.genesis(gates.Development))[0].(*fsm.GenesisResult)
 	if !g.Began {
 		t.Errorf("then: %+v", g)
+	}
+	r.verify()
+}
+
+// Entry 0 is fine and entry 1 is not: all is taken back.
+func TestGenesisIsTakenBack(t *testing.T) {
+	r, h := newReplica(t, ledgertest.NewMemory()), newHistory(t)
+	h.index = 1<<63 - 1 // the next is no index that JSON readers take
+	r.apply(h.servers("n1"))
+	g := r.apply(h.genesis(gates.Development))[0].(*fsm.GenesisResult)
+	if g.Began || !errors.Is(g.Err, fsm.ErrFold) || r.store.Meta().Head.Size != 0 || r.View().Genesis() != nil {
+		t.Errorf("%+v, %d entries", g, r.store.Meta().Head.Size)
+	}
+}
+
+// A leader whose clock is at the end of time seals nothing, and halts nobody.
+func TestStampBeyondAllTimes(t *testing.T) {
+	r, h := begun(t, gates.Development)
+	now := h.stamp
+	for _, stamp := range []int64{1<<63 - 1, chain.MaxStamp + 4} {
+		h.stamp = stamp - 1000
+		got := r.results(h.batch(1, h.event("a", "{}")))[0]
+		var field *chain.FieldError
+		if got.Status != fsm.Refused || !errors.As(got.Err, &field) || field.Field != "time" {
+			t.Errorf("stamp %d: %+v", stamp, got)
+		}
+	}
+	// The latest possible stamp leaves room for all that follows.
+	h.stamp = chain.MaxStamp + 3 - 1000
+	last := r.results(h.batch(1, h.event("a", "{}")))[0]
+	if last.Status != fsm.Appended || last.Time != h.stamp {
+		t.Fatalf("%+v", last)
+	}
+	h.stamp = now
+	r.apply(h.servers("n1", "-n2"))
+	if got := r.results(h.batch(1, h.event("b", "{}")))[0]; got.Status != fsm.Appended || got.Time != last.Time+2 {
+		t.Errorf("%+v", got)
 	}
 	r.verify()
 }
