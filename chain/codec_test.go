@@ -276,6 +276,19 @@ func TestVerdictRoundTrip(t *testing.T) {
 	}
 }
 
+// TestWideEffect: an element is not cut to 16 bits before it is checked.
+func TestWideEffect(t *testing.T) {
+	b, err := maximalHeader().Verdict.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wide := bytes.Replace(b, cbor.AppendUint(nil, 10_000), cbor.AppendUint(nil, 1<<16+10_000), 1)
+	var v chain.Verdict
+	if err := v.UnmarshalBinary(wide); err == nil || len(wide) == len(b) {
+		t.Errorf("an effect of 75536 is read as %v", v.Effective)
+	}
+}
+
 func TestTooLargeHeader(t *testing.T) {
 	var fe *chain.FieldError
 	if _, err := chain.DecodeHeader(make([]byte, chain.MaxHeaderSize+1)); !errors.As(err, &fe) || fe.Limit != chain.MaxHeaderSize {

@@ -159,6 +159,20 @@ func TestFlippedTiles(t *testing.T) {
 	wantBad(t, err, 256, chain.PartTile)
 }
 
+// TestHeaderIsBlamedBeforeItsTile: where an altered header shows by its
+// successor's link, the stored tile that differs from it is right.
+func TestHeaderIsBlamedBeforeItsTile(t *testing.T) {
+	c := newTestChain(t, 300)
+	c.headers[254].Subject = "forged"
+	forged, err := c.headers[254].MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.records[254].Header = forged
+	_, err = verify(t, c, chain.VerifyOptions{Tiles: c.tiles})
+	wantBad(t, err, 254, chain.PartHeader)
+}
+
 // TestFlippedUpperTile has a tile of level 1.
 func TestFlippedUpperTile(t *testing.T) {
 	if testing.Short() {

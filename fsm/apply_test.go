@@ -252,6 +252,22 @@ func TestDuplicatesAndConflicts(t *testing.T) {
 	}
 }
 
+// Where a gate was evaluated, the effect that the submitter declared is compared.
+func TestDeclaredEffectIsCompared(t *testing.T) {
+	r, h := begun(t, gates.Development)
+	p := h.gated(r.View(), "a", 100)
+	other, none := p, p
+	other.DeclaredEffect, none.DeclaredEffect = &chain.Effect{101}, nil
+	var got []fsm.Status
+	for _, x := range r.results(h.batch(1, p, p, other, none)) {
+		got = append(got, x.Status)
+	}
+	want := []fsm.Status{fsm.Appended, fsm.Duplicate, fsm.Conflict, fsm.Conflict}
+	if !cmp.Equal(got, want) {
+		t.Errorf("statuses %v, want %v", got, want)
+	}
+}
+
 func TestDuplicateOfADeniedID(t *testing.T) {
 	r, h := begun(t, gates.Production)
 	denied := h.gated(r.View(), "a", 9_000)
@@ -305,10 +321,10 @@ func TestEscalationWaits(t *testing.T) {
 	again.Salt, again.Extensions = &[32]byte{42}, []chain.Extension{{Name: "n", Value: "5"}}
 	other := p
 	other.Payload = []byte(`{"tool":"u"}`)
-	elsewhere := p
-	elsewhere.Principal = "mallory"
-	rs := r.results(h.batch(1, p, again, other, elsewhere))
-	rs = append(rs, r.results(h.batch(2, again, other, elsewhere))...)
+	elsewhere, behalf := p, p
+	elsewhere.Principal, behalf.OnBehalfOf = "mallory", "mallory"
+	rs := r.results(h.batch(1, p, again, other, elsewhere, behalf))
+	rs = append(rs, r.results(h.batch(2, again, other, elsewhere, behalf))...)
 	var got []fsm.Status
 	for _, x := range rs {
 		got = append(got, x.Status)
@@ -317,7 +333,8 @@ func TestEscalationWaits(t *testing.T) {
 		}
 	}
 	want := []fsm.Status{
-		fsm.Escalated, fsm.StillPending, fsm.Conflict, fsm.Conflict, fsm.StillPending, fsm.Conflict, fsm.Conflict,
+		fsm.Escalated, fsm.StillPending, fsm.Conflict, fsm.Conflict, fsm.Conflict,
+		fsm.StillPending, fsm.Conflict, fsm.Conflict, fsm.Conflict,
 	}
 	if !cmp.Equal(got, want) {
 		t.Errorf("statuses %v, want %v", got, want)
@@ -364,6 +381,10 @@ func TestStale(t *testing.T) {
 	if rs[2].Sequence != 0 || rs[2].Verdict != nil {
 		t.Errorf("a stale answer names an entry: %+v", rs[2])
 	}
+	// An evaluation at a later revision than there is yet is stale, too.
+	if got := r.results(h.batch(3, h.event("b", "{}")))[0]; got.Status != fsm.Stale {
+		t.Errorf("evaluated at a later revision: %+v", got)
+	}
 	// Its key is still free.
 	rs = r.results(h.batch(2, h.event("b", "{}")))
 	if rs[0].Status != fsm.Appended {
@@ -388,6 +409,16 @@ func TestRefused(t *testing.T) {
 		"sealed source": {func(p *fsm.Proposal) {
 			p.Workspace, p.Source = "system", "exonode:cluster"
 		}, fsm.ErrSealedHere},
+		"sealed source of genesis": {func(p *fsm.Proposal) {
+			p.Workspace, p.Source = "system", "exonode:genesis"
+		}, fsm.ErrSealedHere},
+		"sealed source of decisions": {func(p *fsm.Proposal) {
+			p.Workspace, p.Source = "system", "exonode:governance"
+		}, fsm.ErrSealedHere},
+		"redaction of itself": {func(p *fsm.Proposal) {
+			p.Workspace, p.Kind, p.Payload = "system", "chain.redact", []byte(`{"target_seq":3}`)
+			p.Verdict = r.View().Evaluate(p)
+		}, fsm.ErrFold},
 		"verdict of another revision": {func(p *fsm.Proposal) {
 			p.Kind = "tool.execute"
 			p.Verdict = r.View().Evaluate(p)

@@ -131,6 +131,9 @@ func TestOpenFindsDisagreement(t *testing.T) {
 		}, "index", -1},
 		{"kinds cut", posting(tableKind, func(h chain.Header) string { return h.Kind }), "index", -2},
 		{"sources cut", posting(tableSource, func(h chain.Header) string { return h.Source }), "index", -2},
+		{"principals cut", func(s *Store, b *pebble.Batch) {
+			_ = b.DeleteRange(appendTable(nil, mainSpace, tablePrincipal), tableEnd(mainSpace, tablePrincipal), nil)
+		}, "index", -2},
 		{"workspaces cut", posting(tableWorkspace, func(h chain.Header) string { return h.Workspace }), "index", -2},
 		{"promoted range beyond the head", set([]byte{byte(tablePromoted)}, string(span{size - 1, size + 1}.encode())), "meta", -1},
 		{"promoted range without its rows", set([]byte{byte(tablePromoted)}, string(span{size - 1, size}.encode())), "header", size - 1},
