@@ -10,7 +10,7 @@ import (
 
 // Verify checks a chain from opts.Start to the source's end, as docs/FORMAT.md
 // describes step by step: encodings, links, times, epochs, envelopes, redactions
-// and the tree. It uses all cores and constant memory: some megabytes for each
+// the tree, and at last what an Indexed source keeps besides. It uses all cores and constant memory: some megabytes for each
 // core, and one bit for each entry around those that lack an envelope or must
 // keep it.
 //
@@ -30,6 +30,7 @@ func Verify(ctx context.Context, src Source, opts VerifyOptions) (VerifyReport, 
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
+	outer := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	p := newPipeline(workers, v.total)
 	var joined sync.WaitGroup
@@ -42,6 +43,11 @@ func Verify(ctx context.Context, src Source, opts VerifyOptions) (VerifyReport, 
 	joined.Wait()
 	if err == nil {
 		err = v.finish(to)
+	}
+	if indexed, ok := src.(Indexed); ok && err == nil {
+		if err = indexed.CheckIndexes(outer); err != nil {
+			err = fmt.Errorf("chain: verify: %w", err)
+		}
 	}
 	return v.report(), err
 }

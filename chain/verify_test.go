@@ -404,6 +404,58 @@ func TestReadErrors(t *testing.T) {
 	wantBad(t, err, 9, chain.PartRecord)
 }
 
+// indexedChain is a chain with indexes, of which something is wrong.
+type indexedChain struct {
+	*testChain
+	err   error
+	calls int
+}
+
+func (s *indexedChain) CheckIndexes(context.Context) error {
+	s.calls++
+	return s.err
+}
+
+// TestIndexesAreCheckedLast: what is wrong with an entry comes before what is wrong
+// with an index.
+func TestIndexesAreCheckedLast(t *testing.T) {
+	c := &indexedChain{testChain: newTestChain(t, 20)}
+	if _, err := chain.Verify(t.Context(), c, chain.VerifyOptions{}); err != nil || c.calls != 1 {
+		t.Errorf("%v, %d calls", err, c.calls)
+	}
+	c.err = &chain.BadEntryError{Sequence: 3, Part: chain.PartIndex, Err: errors.New("gone")}
+	_, err := chain.Verify(t.Context(), c, chain.VerifyOptions{})
+	wantBad(t, err, 3, chain.PartIndex)
+	c.testChain = c.copy()
+	c.records[7].Header[0] ^= 1
+	_, err = chain.Verify(t.Context(), c, chain.VerifyOptions{})
+	wantBad(t, err, 7, chain.PartHeader)
+}
+
+func TestCheckRecord(t *testing.T) {
+	c := newTestChain(t, 3)
+	redaction := c.add(t, chain.SealInput{Event: systemEvent("chain.redact", "r", `{"target_seq":2}`)})
+	c.add(t, chain.SealInput{Event: systemEvent("chain.redact", "itself", `{"target_seq":4}`)})
+	for i, want := range []bool{false, false, false, true, false} {
+		e, err := c.records[i].Check()
+		if err != nil || e.Header.Sequence != uint64(i) || e.Envelope == nil {
+			t.Fatalf("entry %d: %+v, %v", i, e, err)
+		}
+		if target, ok := e.Redacts(); ok != want || ok && target != 2 {
+			t.Errorf("entry %d redacts %d, %t", i, target, ok)
+		}
+	}
+	redaction.Envelope[3] ^= 1
+	_, err := redaction.Check()
+	wantBad(t, err, 3, chain.PartEnvelope)
+	redaction.Envelope = nil
+	if e, err := redaction.Check(); err != nil || e.Envelope != nil {
+		t.Errorf("without its envelope: %v", err)
+	} else if _, ok := e.Redacts(); ok {
+		t.Error("a redaction without its envelope names an entry")
+	}
+}
+
 // TestVerifyCancelled: cancelling ends it with the context's error, wherever it
 // is, and leaves nothing running (the test would not end its bubble else).
 func TestVerifyCancelled(t *testing.T) {

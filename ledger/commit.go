@@ -176,9 +176,10 @@ func (w *writer) entries(u *chain.Update, tree *chain.Tree) {
 		w.setSeq(tableHeader, e.Sequence, e.Header)
 	}
 	for i := range u.Entries {
-		if e := &u.Entries[i]; e.Envelope != nil {
-			w.setSeq(tableEnvelope, e.Sequence, e.Envelope)
-		}
+		// An entry that comes without has an empty row: what is lost later
+		// has none.
+		e := &u.Entries[i]
+		w.setSeq(tableEnvelope, e.Sequence, e.Envelope)
 	}
 	for i := range u.Entries {
 		if e := &u.Entries[i]; e.Beside != nil {

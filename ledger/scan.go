@@ -365,9 +365,11 @@ func (s *Store) readPiece(v *view, sp space, from, to uint64, reverse bool) ([]c
 			if _, hidden := v.hidden[chain.Redaction{Sequence: seq, Beside: beside}]; hidden {
 				return true
 			}
-			if beside {
+			switch {
+			case len(value) == 0: // it came without
+			case beside:
 				out[i].Beside = clone(value)
-			} else {
+			default:
 				out[i].Envelope = clone(value)
 			}
 			return read < scanBytes

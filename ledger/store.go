@@ -260,7 +260,21 @@ func (s *Store) envelope(v *view, which chain.Redaction) ([]byte, error) {
 	if err != nil {
 		return nil, readError("envelope", which.Sequence, err)
 	}
+	if len(envelope) == 0 {
+		return nil, nil // it came without
+	}
 	return envelope, nil
+}
+
+// hasEnvelopeRow reports whether an entry has a row for its envelope, if only an
+// empty one.
+func (s *Store) hasEnvelopeRow(v *view, seq uint64) (bool, error) {
+	var buf [10]byte
+	_, there, err := s.get(appendSeqKey(buf[:0], v.space(seq), tableEnvelope, seq))
+	if err != nil {
+		return false, readError("envelope", seq, err)
+	}
+	return there, nil
 }
 
 func errBeyond(seq, size uint64) error {

@@ -65,6 +65,13 @@ func (b *Builder) escalation() *chain.Update {
 	return u
 }
 
+// Redact makes the entry of a redaction.
+func (b *Builder) Redact(target uint64) chain.Sealing {
+	e := Event(b.Head.Size, 0)
+	e.Workspace, e.Kind, e.Payload = "system", "chain.redact", fmt.Appendf(nil, `{"target_seq":%d}`, target)
+	return b.Seal(&e)
+}
+
 // NextN returns an Update of the n events of Event that follow the head.
 func (b *Builder) NextN(n, size int) *chain.Update {
 	events := make([]chain.Event, n)

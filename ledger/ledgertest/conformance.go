@@ -132,6 +132,11 @@ func testRedact(t *testing.T, f Fixture) {
 	Equal(t, s, m, nil)
 	ok(t, s.Promote(nil, b.Index, 1, 0), m.Promote(nil, b.Index, 1, 0))
 	Equal(t, s, m, nil)
+	// What a member redacted before it gave it comes without.
+	u = b.NextN(3, 30)
+	u.Entries[1].Envelope = nil
+	ok(t, s.Stage(u), m.Stage(u), s.Promote(nil, b.Index, 1, 0), m.Promote(nil, b.Index, 1, 0))
+	Equal(t, s, m, nil)
 }
 
 // redaction is that of the last entry, an escalation.
@@ -269,10 +274,15 @@ func testRandom(t *testing.T, f Fixture, seed uint64) {
 		keys = append(keys, chain.Key{Workspace: "team-0", Source: "s", ID: fmt.Sprint("reserved ", i)})
 	}
 	update := func(b *Builder) *chain.Update {
+		first := b.Head.Size
 		u := b.NextN(rng.IntN(80), rng.IntN(100))
+		size := b.Head.Size
 		for range rng.IntN(4) {
-			if b.Head.Size > 1 {
-				u.Redact = append(u.Redact, redactions(1+rng.Uint64N(b.Head.Size-1))...)
+			if size > 1 {
+				if seq := 1 + rng.Uint64N(size-1); seq >= first || redactable(t, m, seq) {
+					u.Entries = append(u.Entries, b.Redact(seq))
+					u.Redact = append(u.Redact, chain.Redaction{Sequence: seq})
+				}
 				u.Slots = append(u.Slots, chain.SlotChange{
 					Key:  keys[rng.IntN(len(keys))],
 					Slot: chain.Slot{State: chain.SlotDenied + chain.SlotState(rng.IntN(3)), Sequence: rng.Uint64N(b.Head.Size)},
@@ -313,6 +323,17 @@ func testRandom(t *testing.T, f Fixture, seed uint64) {
 		}
 		Equal(t, s, m, keys)
 	}
+}
+
+// redactable reports whether an entry, perhaps a staged one, is not of workspace
+// system.
+func redactable(t *testing.T, m *Memory, seq uint64) bool {
+	t.Helper()
+	header, err := m.StagedHeader(seq)
+	ok(t, err)
+	h, err := chain.DecodeHeader(header)
+	ok(t, err)
+	return h.Workspace != "system"
 }
 
 // matchPrefix returns the state of m that s came back with: one of those
