@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -447,18 +448,31 @@ func (f *FSM) staged() (progress, error) {
 		// Nothing staged has changed the state.
 		return progress{state: f.view.Load().state}, nil
 	}
-	r := cbor.NewReader(encoded)
-	readArray(&r, 2)
-	stateBytes := r.Bytes()
-	var p progress
-	for range r.Array() {
-		p.missing = append(p.missing, r.Uint())
-	}
-	if err := r.Done(); err != nil {
-		return progress{}, fmt.Errorf("fsm: state of staging: %w", err)
-	}
-	if p.state, err = decodeState(stateBytes); err != nil {
+	p, err := decodeProgress(encoded)
+	if err != nil {
 		return progress{}, fmt.Errorf("fsm: state of staging: %w", err)
 	}
 	return p, nil
+}
+
+// decodeProgress reads what encode wrote, and nothing else.
+func decodeProgress(encoded []byte) (p progress, err error) {
+	r := cbor.NewReader(encoded)
+	readArray(&r, 2)
+	stateBytes := r.Bytes()
+	at := r.Offset()
+	for range r.Array() {
+		if r.Err() != nil {
+			break
+		}
+		p.missing = append(p.missing, r.Uint())
+	}
+	if !ascending(p.missing, cmp.Compare[uint64]) {
+		r.Fail(at, "missing entries are not in order")
+	}
+	if err := r.Done(); err != nil {
+		return progress{}, err
+	}
+	p.state, err = decodeState(stateBytes)
+	return p, err
 }

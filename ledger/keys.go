@@ -120,6 +120,15 @@ func splitPostingKey(key []byte, sp space) (value string, first uint64, ok bool)
 	return string(out), binary.BigEndian.Uint64(end[2:]), true
 }
 
+// takeUvarint takes a number off the front of b. It must be in its shortest form.
+func takeUvarint(b []byte) (v uint64, rest []byte, ok bool) {
+	v, n := binary.Uvarint(b)
+	if n <= 0 || n > 1 && b[n-1] == 0 {
+		return 0, nil, false
+	}
+	return v, b[n:], true
+}
+
 // seqOf returns the sequence at the end of a key.
 func seqOf(key []byte) uint64 { return binary.BigEndian.Uint64(key[len(key)-8:]) }
 
