@@ -333,6 +333,70 @@ func TestVerifyFindsFlippedBytes(t *testing.T) {
 	}
 }
 
+// TestDamagedUpperTile damages the one tile of level 1 that 65,536 entries have: in
+// its row, and in the file that holds it.
+func TestDamagedUpperTile(t *testing.T) {
+	long(t)
+	disk := vfs.NewCrashableMem()
+	s, err := Create("ledger", Options{FS: disk})
+	ok(t, err)
+	b := ledgertest.NewBuilder(1)
+	for range 16 {
+		ok(t, s.Commit(b.NextN(4096, 0)))
+	}
+	ok(t, s.Commit(b.NextN(1, 0)))
+	tile, err := s.ReadTile(1, 0, chain.TileWidth)
+	ok(t, err, s.Close())
+	clone := func() *vfs.MemFS {
+		return disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+	}
+
+	flipped := 0
+	for _, file := range tables(t, disk) {
+		name := fmt.Sprintf("ledger/db/%06d.sst", file.number)
+		at := strings.Index(readAll(t, disk, name), string(tile[:64]))
+		if file.table != tableTile || at < 0 {
+			continue
+		}
+		damaged := clone()
+		flipByte(t, damaged, name, int64(at+40))
+		err := verify(t, damaged)
+		var bad *chain.BadEntryError
+		// The block of the file may hold the tile before it, too.
+		if !errors.As(err, &bad) || bad.Part != chain.PartTile || bad.Sequence != 0 && bad.Sequence != 255*256 {
+			t.Errorf("flipped in %s: %v", name, err)
+		}
+		flipped++
+	}
+	if flipped == 0 {
+		t.Error("the tile is in no file")
+	}
+
+	damaged := clone()
+	s, err = Open("ledger", Options{FS: damaged})
+	ok(t, err)
+	tile[7*32] ^= 1
+	ok(t, s.db.Set(appendTileKey(nil, mainSpace, 1, 0), tile, pebble.Sync), s.Close())
+	err = verify(t, damaged)
+	var wrong *chain.TileError
+	if !errors.As(err, &wrong) || wrong.Level != 1 || wrong.From != 7*256 || wrong.To != 8*256 {
+		t.Errorf("another hash in the row: %v", err)
+	}
+	var c *CorruptError
+	if _, err := Open("ledger", Options{FS: damaged}); !errors.As(err, &c) || c.Part != "tile" || c.Sequence != 7*256 {
+		t.Errorf("another hash in the row: open says %v", err)
+	}
+}
+
+func readAll(t *testing.T, disk vfs.FS, name string) string {
+	t.Helper()
+	f, err := disk.Open(name)
+	ok(t, err)
+	data, err := io.ReadAll(f)
+	ok(t, err, f.Close())
+	return string(data)
+}
+
 // TestFlipAnywhere flips bytes in any file: nothing may panic, and what opens
 // and verifies is the chain.
 func TestFlipAnywhere(t *testing.T) {
@@ -536,11 +600,7 @@ func TestVerifyIgnoresObsoleteLog(t *testing.T) {
 // usedSize returns the size of a file without the zeros at its end.
 func usedSize(t *testing.T, disk vfs.FS, name string) int64 {
 	t.Helper()
-	f, err := disk.Open(name)
-	ok(t, err)
-	data, err := io.ReadAll(f)
-	ok(t, err, f.Close())
-	return int64(len(strings.TrimRight(string(data), "\x00")))
+	return int64(len(strings.TrimRight(readAll(t, disk, name), "\x00")))
 }
 
 // TestPurge looks for a redacted payload in Pebble's tables.
