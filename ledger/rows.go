@@ -9,8 +9,8 @@ import (
 // What verification of a stopped store looks at besides the entries. It is one
 // pass over the indexes, which take a tenth of the store's bytes.
 
-// mainTables have one row each, or rows of their own, and stagingTables stand
-// behind the staging prefix, in the order of their letters.
+// singleTables have one row each, whose key is the letter alone; stagingTables stand
+// behind the staging prefix.
 const (
 	singleTables  = "FMPS"
 	mainTables    = "behikoptw"
