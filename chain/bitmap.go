@@ -30,6 +30,11 @@ func (b *bitmap) add(seq uint64) {
 	}
 }
 
+func (b *bitmap) has(seq uint64) bool {
+	block := b.blocks[seq>>16]
+	return block != nil && block.words[seq>>6&1023]&(1<<(seq&63)) != 0
+}
+
 // remove returns whether seq was in the set.
 func (b *bitmap) remove(seq uint64) bool {
 	block := b.blocks[seq>>16]

@@ -39,9 +39,7 @@ func (h *Header) Validate() error {
 	if h.Version != FormatVersion {
 		c.fail(FieldError{Field: "version", Reason: Unsupported, Got: h.Version, Limit: FormatVersion})
 	}
-	if h.Time <= 0 {
-		c.fail(FieldError{Field: "time", Reason: OutOfRange, Detail: "Unix nanoseconds, positive"})
-	}
+	c.time(h.Time, h.Sequence)
 	c.workspace(h.Workspace)
 	c.text("source", h.Source, MaxSource, true)
 	c.text("id", h.ID, MaxID, true)

@@ -2,6 +2,7 @@ package chain_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -275,6 +276,19 @@ func TestVerdictRoundTrip(t *testing.T) {
 	}
 }
 
+// TestWideEffect: an element is not cut to 16 bits before it is checked.
+func TestWideEffect(t *testing.T) {
+	b, err := maximalHeader().Verdict.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wide := bytes.Replace(b, cbor.AppendUint(nil, 10_000), cbor.AppendUint(nil, 1<<16+10_000), 1)
+	var v chain.Verdict
+	if err := v.UnmarshalBinary(wide); err == nil || len(wide) == len(b) {
+		t.Errorf("an effect of 75536 is read as %v", v.Effective)
+	}
+}
+
 func TestTooLargeHeader(t *testing.T) {
 	var fe *chain.FieldError
 	if _, err := chain.DecodeHeader(make([]byte, chain.MaxHeaderSize+1)); !errors.As(err, &fe) || fe.Limit != chain.MaxHeaderSize {
@@ -318,8 +332,8 @@ func TestSealProperties(t *testing.T) {
 		}
 		in := chain.SealInput{
 			ChainID: testID, Epoch: rapid.Uint64().Draw(t, "epoch"), Event: &e, Principal: "p", Salt: [32]byte{1},
-			Prev:  chain.Head{Size: rapid.Uint64Range(1, 1<<62).Draw(t, "size"), Time: rapid.Int64Range(1, 1<<62).Draw(t, "time")},
-			Stamp: rapid.Int64().Draw(t, "stamp"),
+			Prev:  chain.Head{Size: rapid.Uint64Range(1, 1<<62).Draw(t, "size"), Time: rapid.Int64Range(1, chain.MaxStamp).Draw(t, "time")},
+			Stamp: rapid.Int64Max(chain.MaxStamp).Draw(t, "stamp"),
 		}
 		if rapid.Bool().Draw(t, "salted") {
 			e.Salt = &[32]byte{2}
@@ -442,4 +456,49 @@ func FuzzVerdict(f *testing.F) {
 			t.Fatalf("accepted %x, wrote %x (%v)", data, again, err)
 		}
 	})
+}
+
+// TestLatestTime: a clock gone wild takes nothing from its successors, however
+// many they are.
+func TestLatestTime(t *testing.T) {
+	e := typicalEvent()
+	in := chain.SealInput{ChainID: testID, Event: &e, Principal: "p", Prev: chain.Head{Size: 9, Time: testStart}}
+	wantTime := func(seq uint64, err error) {
+		t.Helper()
+		var field *chain.FieldError
+		if !errors.As(err, &field) || field.Field != "time" || field.Reason != chain.OutOfRange {
+			t.Errorf("entry %d: %v, want time out of range", seq, err)
+		}
+	}
+	for _, stamp := range []int64{chain.MaxStamp + 10, math.MaxInt64} {
+		in.Stamp = stamp
+		_, err := chain.Seal(&in)
+		wantTime(9, err)
+	}
+	in.Stamp = chain.MaxStamp + 9
+	for seq := uint64(9); seq < 20; seq++ {
+		s, err := chain.Seal(&in)
+		if err != nil || s.Head.Time != chain.MaxStamp+int64(seq) {
+			t.Fatalf("entry %d: time %d, %v", seq, s.Head.Time, err)
+		}
+		in.Prev, in.Stamp = s.Head, 0
+	}
+	// What was never sealed is not read either.
+	h := typicalHeader()
+	h.Time = chain.MaxStamp + int64(h.Sequence)
+	b, err := h.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(b, binary.BigEndian.AppendUint64(nil, uint64(h.Time)))
+	binary.BigEndian.PutUint64(b[at:], uint64(h.Time)+1)
+	_, err = chain.DecodeHeader(b)
+	wantTime(h.Sequence, err)
+	// Prev is not checked, and still nothing overflows.
+	in.Prev.Time = math.MaxInt64
+	for _, stamp := range []int64{math.MaxInt64, testStart} {
+		in.Stamp = stamp
+		_, err = chain.Seal(&in)
+		wantTime(20, err)
+	}
 }

@@ -5,7 +5,11 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"flag"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -83,7 +87,7 @@ func makeVectors(t *testing.T) vectors {
 	}{
 		{chain.ContextHeader, chain.HeaderHash}, {chain.ContextEnvelope, chain.EnvelopeHash},
 		{chain.ContextState, chain.StateDigest}, {chain.ContextPolicy, chain.PolicyHash},
-		{chain.ContextNodeID, chain.NodeIDHash}, {chain.ContextGenesis, chain.GenesisHash},
+		{chain.ContextGenesis, chain.GenesisHash},
 	} {
 		for _, input := range []string{"", "abc", strings.Repeat("0123456789abcdef", 200)} {
 			v.Contexts = append(v.Contexts, contextVector{c.context, input, c.hash([]byte(input))})
@@ -232,12 +236,34 @@ func TestFormatDocument(t *testing.T) {
 			}
 		}
 	}
-	for _, c := range []string{
-		chain.ContextHeader, chain.ContextEnvelope, chain.ContextEventDigest, chain.ContextState,
-		chain.ContextKey, chain.ContextPolicy, chain.ContextNodeID, chain.ContextGenesis,
-	} {
+	found := contexts(t, "..")
+	if len(found) < 13 || !slices.Contains(found, chain.ContextHeader) {
+		t.Errorf("found contexts %q, there are more", found)
+	}
+	for _, c := range found {
 		if !strings.Contains(text, "`"+c+"`") {
 			t.Errorf("docs/FORMAT.md does not have the context %q", c)
 		}
 	}
+}
+
+// contexts returns the context strings of hashes in all packages.
+func contexts(t *testing.T, root string) []string {
+	t.Helper()
+	pattern := regexp.MustCompile(`"((?:github\.com/exonode/)?exonode (?:\d{4} v\d+ [^"]+|[^"]+ v\d+))"`)
+	var found []string
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		for _, match := range pattern.FindAllSubmatch(source, -1) {
+			found = append(found, string(match[1]))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
 }

@@ -15,7 +15,6 @@ const (
 	ContextState       = "exonode 2026 v1 folded state"
 	ContextKey         = "exonode 2026 v1 event key"
 	ContextPolicy      = "exonode 2026 v1 governance policy"
-	ContextNodeID      = "exonode 2026 v1 node id"
 	ContextGenesis     = "exonode 2026 v1 genesis document"
 )
 
@@ -54,7 +53,6 @@ var (
 	stateHasher    = hasher{context: ContextState}
 	keyHasher      = hasher{context: ContextKey}
 	policyHasher   = hasher{context: ContextPolicy}
-	nodeHasher     = hasher{context: ContextNodeID}
 	genesisHasher  = hasher{context: ContextGenesis}
 )
 
@@ -72,10 +70,6 @@ func StateDigest(state []byte) Hash { return stateHasher.sum(state) }
 
 // PolicyHash returns the hash of a policy document, as verdicts name it.
 func PolicyHash(policy []byte) Hash { return policyHasher.sum(policy) }
-
-// NodeIDHash returns the hash of a node's public key (PKIX, DER), of which its
-// node id is a readable form.
-func NodeIDHash(publicKey []byte) Hash { return nodeHasher.sum(publicKey) }
 
 // GenesisHash returns the hash of a genesis document, which peers announce to
 // each other and joiners pin.

@@ -18,7 +18,7 @@ type Header struct {
 	Epoch    uint64 // 2, always: counts recoveries and restores
 	Sequence uint64 // 3, always: entry 0 is chain.genesis
 	Previous Hash   // 4, always: header hash of Sequence-1; zero for entry 0
-	Time     int64  // 5, always: Unix ns, strictly increasing
+	Time     int64  // 5, always: Unix ns, strictly increasing, at most MaxStamp+Sequence
 
 	Workspace     string // 6, always
 	Source        string // 7, always

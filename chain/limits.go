@@ -33,6 +33,11 @@ const (
 	MaxAttestation    = 4096
 	SignatureSize     = 64
 
+	// MaxStamp is the latest clock that is believed, in Unix nanoseconds, of
+	// the year 2116. An entry's time is at most MaxStamp plus its sequence, so
+	// that no clock can use up the times that its successors need.
+	MaxStamp = 1 << 62
+
 	// MaxVerdictItems bounds each of a verdict's lists, MaxVerdictName the
 	// names in them.
 	MaxVerdictItems = 64
@@ -177,6 +182,14 @@ func (c *checker) traceparent(s string) {
 func (c *checker) number(field string, v, limit uint64) {
 	if v > limit {
 		c.fail(FieldError{Field: field, Reason: OutOfRange, Got: v, Limit: limit})
+	}
+}
+
+func (c *checker) time(t int64, seq uint64) {
+	if t <= 0 {
+		c.fail(FieldError{Field: "time", Reason: OutOfRange, Detail: "Unix nanoseconds, positive"})
+	} else if t > MaxStamp && uint64(t-MaxStamp) > seq {
+		c.fail(FieldError{Field: "time", Reason: OutOfRange, Got: uint64(t), Limit: MaxStamp + seq})
 	}
 }
 

@@ -35,6 +35,28 @@ func (r *Record) Decode() (Entry, error) {
 	return e, nil
 }
 
+// Check decodes the record and holds its envelopes against the header, as Verify
+// does with each entry by itself. The error is a *BadEntryError. What the Entry
+// holds is part of the record's bytes.
+func (r *Record) Check() (Entry, error) {
+	b := newBatch(1)
+	b.entries[0].Record = *r
+	if bad := b.checkEntry(&b.entries[0], 0); bad != nil {
+		return b.entries[0], bad
+	}
+	return b.entries[0], nil
+}
+
+// Redacts returns which entry e redacts, where it is a redaction of an earlier one.
+func (e *Entry) Redacts() (target uint64, ok bool) {
+	h := &e.Header
+	if h.Kind != kindRedact || h.Workspace != systemWorkspace || e.Envelope == nil {
+		return 0, false
+	}
+	target, err := redactTarget(e.Envelope.Payload)
+	return target, err == nil && target < h.Sequence
+}
+
 // Head names the last entry of a chain.
 type Head struct {
 	// Size is the number of entries: the last one's sequence plus one.

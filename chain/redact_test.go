@@ -37,11 +37,31 @@ func TestRedaction(t *testing.T) {
 	d.records = d.records[:600]
 	_, err = verify(t, d, chain.VerifyOptions{})
 	wantBad(t, err, 3, chain.PartEnvelope)
-	// The system's own can't be redacted.
+	// The system's own can't be redacted, whether or not the envelope is there.
 	redact(c, 0)
+	_, err = verify(t, c, chain.VerifyOptions{})
+	wantBad(t, err, c.head.Size-1, chain.PartEnvelope)
 	c.records[0].Envelope = nil
 	_, err = verify(t, c, chain.VerifyOptions{})
 	wantBad(t, err, 0, chain.PartEnvelope)
+}
+
+// TestLeastMissing: of entries without an envelope that lie far apart, the first is
+// named.
+func TestLeastMissing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("131,073 entries")
+	}
+	c := newTestChain(t, 1)
+	for c.head.Size <= 2<<16 {
+		e := chain.Event{Workspace: "w", Source: "s", ID: fmt.Sprint(c.head.Size), Kind: "k"}
+		c.add(t, chain.SealInput{Event: &e})
+	}
+	for _, seq := range []int{2 << 16, 70_000, 80_000} {
+		c.records[seq].Envelope = nil
+	}
+	_, err := verify(t, c, chain.VerifyOptions{})
+	wantBad(t, err, 70_000, chain.PartEnvelope)
 }
 
 func TestBadRedactions(t *testing.T) {
@@ -95,6 +115,14 @@ func TestBeside(t *testing.T) {
 	d.records[4].Beside = beside
 	_, err = verify(t, d, chain.VerifyOptions{})
 	wantBad(t, err, 4, chain.PartBeside)
+	d = c.copy()
+	d.records[3].Envelope, d.records[3].Beside = nil, nil
+	_, err = verify(t, d, chain.VerifyOptions{})
+	wantBad(t, err, 3, chain.PartEnvelope)
+	d = c.copy()
+	d.records[3].Envelope = nil
+	_, err = verify(t, d, chain.VerifyOptions{})
+	wantBad(t, err, 3, chain.PartBeside)
 	d = c.copy()
 	d.records[3].Beside = nil
 	_, err = verify(t, d, chain.VerifyOptions{})

@@ -9,7 +9,7 @@ type SealInput struct {
 	// Prev is the head that the entry goes on; the zero Head for entry 0.
 	Prev Head
 	// Stamp is the leader's clock in Unix nanoseconds. The entry's time is
-	// the later of it and Prev.Time+1.
+	// the later of it and Prev.Time+1; see MaxStamp.
 	Stamp int64
 
 	// Event is valid (Event.Validate); it is not kept.
@@ -38,7 +38,7 @@ type Sealed struct {
 
 // Seal makes the entry that puts an event on the chain's head. It is a pure
 // function. It fails, with a *FieldError, only where a field breaks its rules:
-// never for a valid event with a valid principal and verdict.
+// never for a valid event with a valid stamp, principal and verdict.
 func Seal(in *SealInput) (Sealed, error) {
 	e := in.Event
 	env := Envelope{Payload: e.Payload, Salt: in.Salt, ClientSignature: e.ClientSignature}
@@ -49,13 +49,17 @@ func Seal(in *SealInput) (Sealed, error) {
 	if err != nil {
 		return Sealed{}, fmt.Errorf("chain: seal %d: %w", in.Prev.Size, err)
 	}
+	time := in.Stamp
+	if time <= in.Prev.Time {
+		time = in.Prev.Time + 1
+	}
 	h := Header{
 		Version:       FormatVersion,
 		ChainID:       in.ChainID,
 		Epoch:         in.Epoch,
 		Sequence:      in.Prev.Size,
 		Previous:      in.Prev.Hash,
-		Time:          max(in.Prev.Time+1, in.Stamp),
+		Time:          time,
 		Workspace:     e.Workspace,
 		Source:        e.Source,
 		ID:            e.ID,

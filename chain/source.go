@@ -20,12 +20,20 @@ type Source interface {
 	Records(ctx context.Context, from, to uint64) iter.Seq2[Record, error]
 }
 
+// Indexed is a Source that keeps more than entries. Verify calls CheckIndexes
+// last, once the entries were found good; its errors are as those of Records.
+type Indexed interface {
+	Source
+	CheckIndexes(ctx context.Context) error
+}
+
 // Part is the part of a chain that BadEntryError finds bad.
 type Part string
 
 // The parts.
 const (
 	PartRecord   Part = "record"   // the entry is missing or out of place
+	PartIndex    Part = "index"    // an index that the source keeps names what is not there
 	PartHeader   Part = "header"   // the header's bytes, or a field of it
 	PartLink     Part = "link"     // the link to the predecessor
 	PartTime     Part = "time"     // not after the predecessor's

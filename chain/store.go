@@ -50,12 +50,21 @@ type Update struct {
 	Entries []Sealing
 	// Slots are keys whose state changes besides the entries' own.
 	Slots []SlotChange
-	// Redact lists entries whose envelope (and Beside) goes.
-	Redact []uint64
+	// Redact lists the envelopes that go.
+	Redact []Redaction
 	// State is the encoded folded state; nil leaves it as it is.
 	State []byte
 	// Applied, AppliedTerm and RaftEpoch replace those of Meta.
 	Applied, AppliedTerm, RaftEpoch uint64
+}
+
+// Redaction names an envelope that a store deletes. Which one of an entry may go
+// is not for the store to decide: of the entries in workspace system only the one
+// beside an escalation.
+type Redaction struct {
+	Sequence uint64
+	// Beside is whether it is Record.Beside, not Record.Envelope.
+	Beside bool
 }
 
 // Sealing is an entry as a store takes it: the record, and what of its header

@@ -243,6 +243,14 @@ func TestProofEdges(t *testing.T) {
 	if err := chain.VerifyConsistency(1, 5, any1, any1, nil); !errors.Is(err, chain.ErrProof) {
 		t.Errorf("an empty proof: %v", err)
 	}
+	// A path that ends too early at a node which is the root it is held against.
+	leaf, next := chain.Hash{2}, chain.Hash{3}
+	if err := chain.VerifyInclusion(leaf, 0, 2, leaf, nil); !errors.Is(err, chain.ErrProof) {
+		t.Errorf("a leaf as the root of two: %v", err)
+	}
+	if err := chain.VerifyInclusion(leaf, 0, 3, chain.NodeHash(leaf, next), []chain.Hash{next}); !errors.Is(err, chain.ErrProof) {
+		t.Errorf("a node as the root of three: %v", err)
+	}
 	if _, err := chain.InclusionProof(0, 300, r); !errors.Is(err, chain.ErrNotFound) {
 		t.Errorf("a missing tile: %v", err)
 	}

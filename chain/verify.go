@@ -10,8 +10,9 @@ import (
 
 // Verify checks a chain from opts.Start to the source's end, as docs/FORMAT.md
 // describes step by step: encodings, links, times, epochs, envelopes, redactions
-// and the tree. It uses all cores and constant memory: some megabytes for each
-// core, and one bit for each entry around those that lack an envelope.
+// the tree, and at last what an Indexed source keeps besides. It uses all cores and constant memory: some megabytes for each
+// core, and one bit for each entry around those that lack an envelope or must
+// keep it.
 //
 // The first error ends it. A *BadEntryError is about the chain and names the
 // first bad entry; which one that is does not depend on the number of workers.
@@ -29,6 +30,7 @@ func Verify(ctx context.Context, src Source, opts VerifyOptions) (VerifyReport, 
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
+	outer := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	p := newPipeline(workers, v.total)
 	var joined sync.WaitGroup
@@ -41,6 +43,11 @@ func Verify(ctx context.Context, src Source, opts VerifyOptions) (VerifyReport, 
 	joined.Wait()
 	if err == nil {
 		err = v.finish(to)
+	}
+	if indexed, ok := src.(Indexed); ok && err == nil {
+		if err = indexed.CheckIndexes(outer); err != nil {
+			err = fmt.Errorf("chain: verify: %w", err)
+		}
 	}
 	return v.report(), err
 }
@@ -56,6 +63,7 @@ type verifier struct {
 	head    Head
 	tree    *Tree
 	missing bitmap // entries that lack an envelope, no redaction seen yet
+	kept    bitmap // entries that no redaction may name
 
 	bytes, redacted, tiles uint64
 
@@ -252,16 +260,22 @@ func (v *verifier) envelope(e *Entry) error {
 		if lacks {
 			return v.bad(e.Record.Sequence, PartEnvelope, errors.New("missing; entries of workspace system keep theirs"))
 		}
-		switch h.Kind {
-		case kindEscalate:
+		// Of an escalation, the envelope beside it may be redacted.
+		if h.Kind == kindEscalate {
 			lacks = e.Beside == nil
-		case kindRedact:
+		} else {
+			v.kept.add(e.Record.Sequence)
+		}
+		if h.Kind == kindRedact {
 			target, err := redactTarget(e.Envelope.Payload)
 			if err != nil {
 				return v.bad(e.Record.Sequence, PartEnvelope, err)
 			}
 			if target >= e.Record.Sequence {
 				return v.bad(e.Record.Sequence, PartEnvelope, fmt.Errorf("target_seq %d is not an earlier entry", target))
+			}
+			if v.kept.has(target) {
+				return v.bad(e.Record.Sequence, PartEnvelope, fmt.Errorf("target_seq %d is an entry of workspace system, which keeps its envelope", target))
 			}
 			if v.missing.remove(target) {
 				v.redacted++

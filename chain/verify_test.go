@@ -159,6 +159,20 @@ func TestFlippedTiles(t *testing.T) {
 	wantBad(t, err, 256, chain.PartTile)
 }
 
+// TestHeaderIsBlamedBeforeItsTile: where an altered header shows by its
+// successor's link, the stored tile that differs from it is right.
+func TestHeaderIsBlamedBeforeItsTile(t *testing.T) {
+	c := newTestChain(t, 300)
+	c.headers[254].Subject = "forged"
+	forged, err := c.headers[254].MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.records[254].Header = forged
+	_, err = verify(t, c, chain.VerifyOptions{Tiles: c.tiles})
+	wantBad(t, err, 254, chain.PartHeader)
+}
+
 // TestFlippedUpperTile has a tile of level 1.
 func TestFlippedUpperTile(t *testing.T) {
 	if testing.Short() {
@@ -388,6 +402,58 @@ func TestReadErrors(t *testing.T) {
 	}
 	_, err := verify(t, brokenSource{c, 9, &chain.BadEntryError{Sequence: 9, Part: chain.PartRecord, Err: broken}}, chain.VerifyOptions{})
 	wantBad(t, err, 9, chain.PartRecord)
+}
+
+// indexedChain is a chain with indexes, of which something is wrong.
+type indexedChain struct {
+	*testChain
+	err   error
+	calls int
+}
+
+func (s *indexedChain) CheckIndexes(context.Context) error {
+	s.calls++
+	return s.err
+}
+
+// TestIndexesAreCheckedLast: what is wrong with an entry comes before what is wrong
+// with an index.
+func TestIndexesAreCheckedLast(t *testing.T) {
+	c := &indexedChain{testChain: newTestChain(t, 20)}
+	if _, err := chain.Verify(t.Context(), c, chain.VerifyOptions{}); err != nil || c.calls != 1 {
+		t.Errorf("%v, %d calls", err, c.calls)
+	}
+	c.err = &chain.BadEntryError{Sequence: 3, Part: chain.PartIndex, Err: errors.New("gone")}
+	_, err := chain.Verify(t.Context(), c, chain.VerifyOptions{})
+	wantBad(t, err, 3, chain.PartIndex)
+	c.testChain = c.copy()
+	c.records[7].Header[0] ^= 1
+	_, err = chain.Verify(t.Context(), c, chain.VerifyOptions{})
+	wantBad(t, err, 7, chain.PartHeader)
+}
+
+func TestCheckRecord(t *testing.T) {
+	c := newTestChain(t, 3)
+	redaction := c.add(t, chain.SealInput{Event: systemEvent("chain.redact", "r", `{"target_seq":2}`)})
+	c.add(t, chain.SealInput{Event: systemEvent("chain.redact", "itself", `{"target_seq":4}`)})
+	for i, want := range []bool{false, false, false, true, false} {
+		e, err := c.records[i].Check()
+		if err != nil || e.Header.Sequence != uint64(i) || e.Envelope == nil {
+			t.Fatalf("entry %d: %+v, %v", i, e, err)
+		}
+		if target, ok := e.Redacts(); ok != want || ok && target != 2 {
+			t.Errorf("entry %d redacts %d, %t", i, target, ok)
+		}
+	}
+	redaction.Envelope[3] ^= 1
+	_, err := redaction.Check()
+	wantBad(t, err, 3, chain.PartEnvelope)
+	redaction.Envelope = nil
+	if e, err := redaction.Check(); err != nil || e.Envelope != nil {
+		t.Errorf("without its envelope: %v", err)
+	} else if _, ok := e.Redacts(); ok {
+		t.Error("a redaction without its envelope names an entry")
+	}
 }
 
 // TestVerifyCancelled: cancelling ends it with the context's error, wherever it

@@ -196,6 +196,10 @@ func (a *applier) event(b *Batch, p *Proposal, stored Slot, r *Result) error {
 		err = a.own(b, p)
 		r.Status = Appended
 	}
+	var fatal *fatalError
+	if errors.As(err, &fatal) {
+		return fatal.err
+	}
 	if err != nil {
 		// Nothing was appended: sealing fails before it changes a.
 		*r = Result{Status: Refused, Err: err}
@@ -251,8 +255,13 @@ func (a *applier) record(seq uint64) (r chain.Record, err error) {
 	} else if r, err = a.f.cfg.Store.Record(seq); err != nil {
 		return chain.Record{}, fmt.Errorf("read entry %d: %w", seq, err)
 	}
-	if slices.Contains(a.update.Redact, seq) {
-		r.Envelope, r.Beside = nil, nil
+	for _, gone := range a.update.Redact {
+		switch gone {
+		case Redaction{Sequence: seq}:
+			r.Envelope = nil
+		case Redaction{Sequence: seq, Beside: true}:
+			r.Beside = nil
+		}
 	}
 	return r, nil
 }

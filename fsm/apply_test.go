@@ -115,16 +115,53 @@ func TestGenesisThatCannotBegin(t *testing.T) {
 	if g.Began || !errors.Is(g.Err, fsm.ErrGenesis) {
 		t.Errorf("without a document: %+v", g)
 	}
-	// Entry 0 is fine, the time of entry 1 is not: all is taken back.
 	document := testDocument(t, gates.Development)
 	late := h.command(fsm.Command{Genesis: &fsm.GenesisCommand{Stamp: 1<<63 - 1, Node: "n1", Document: document}})
 	g = r.apply(late)[0].(*fsm.GenesisResult)
-	if g.Began || g.Err == nil || r.store.Meta().Head.Size != 0 || r.View().Genesis() != nil {
-		t.Errorf("at the end of time: %+v, %d entries", g, r.store.Meta().Head.Size)
+	var field *chain.FieldError
+	if g.Began || !errors.As(g.Err, &field) || field.Field != "time" {
+		t.Errorf("at the end of time: %+v", g)
 	}
 	g = r.apply(h.genesis(gates.Development))[0].(*fsm.GenesisResult)
 	if !g.Began {
 		t.Errorf("then: %+v", g)
+	}
+	r.verify()
+}
+
+// Entry 0 is fine and entry 1 is not: all is taken back.
+func TestGenesisIsTakenBack(t *testing.T) {
+	r, h := newReplica(t, ledgertest.NewMemory()), newHistory(t)
+	h.index = 1<<63 - 1 // the next is no index that JSON readers take
+	r.apply(h.servers("n1"))
+	g := r.apply(h.genesis(gates.Development))[0].(*fsm.GenesisResult)
+	if g.Began || !errors.Is(g.Err, fsm.ErrFold) || r.store.Meta().Head.Size != 0 || r.View().Genesis() != nil {
+		t.Errorf("%+v, %d entries", g, r.store.Meta().Head.Size)
+	}
+}
+
+// A leader whose clock is at the end of time seals nothing, and halts nobody.
+func TestStampBeyondAllTimes(t *testing.T) {
+	r, h := begun(t, gates.Development)
+	now := h.stamp
+	for _, stamp := range []int64{1<<63 - 1, chain.MaxStamp + 4} {
+		h.stamp = stamp - 1000
+		got := r.results(h.batch(1, h.event("a", "{}")))[0]
+		var field *chain.FieldError
+		if got.Status != fsm.Refused || !errors.As(got.Err, &field) || field.Field != "time" {
+			t.Errorf("stamp %d: %+v", stamp, got)
+		}
+	}
+	// The latest possible stamp leaves room for all that follows.
+	h.stamp = chain.MaxStamp + 3 - 1000
+	last := r.results(h.batch(1, h.event("a", "{}")))[0]
+	if last.Status != fsm.Appended || last.Time != h.stamp {
+		t.Fatalf("%+v", last)
+	}
+	h.stamp = now
+	r.apply(h.servers("n1", "-n2"))
+	if got := r.results(h.batch(1, h.event("b", "{}")))[0]; got.Status != fsm.Appended || got.Time != last.Time+2 {
+		t.Errorf("%+v", got)
 	}
 	r.verify()
 }
@@ -215,6 +252,22 @@ func TestDuplicatesAndConflicts(t *testing.T) {
 	}
 }
 
+// Where a gate was evaluated, the effect that the submitter declared is compared.
+func TestDeclaredEffectIsCompared(t *testing.T) {
+	r, h := begun(t, gates.Development)
+	p := h.gated(r.View(), "a", 100)
+	other, none := p, p
+	other.DeclaredEffect, none.DeclaredEffect = &chain.Effect{101}, nil
+	var got []fsm.Status
+	for _, x := range r.results(h.batch(1, p, p, other, none)) {
+		got = append(got, x.Status)
+	}
+	want := []fsm.Status{fsm.Appended, fsm.Duplicate, fsm.Conflict, fsm.Conflict}
+	if !cmp.Equal(got, want) {
+		t.Errorf("statuses %v, want %v", got, want)
+	}
+}
+
 func TestDuplicateOfADeniedID(t *testing.T) {
 	r, h := begun(t, gates.Production)
 	denied := h.gated(r.View(), "a", 9_000)
@@ -268,10 +321,10 @@ func TestEscalationWaits(t *testing.T) {
 	again.Salt, again.Extensions = &[32]byte{42}, []chain.Extension{{Name: "n", Value: "5"}}
 	other := p
 	other.Payload = []byte(`{"tool":"u"}`)
-	elsewhere := p
-	elsewhere.Principal = "mallory"
-	rs := r.results(h.batch(1, p, again, other, elsewhere))
-	rs = append(rs, r.results(h.batch(2, again, other, elsewhere))...)
+	elsewhere, behalf := p, p
+	elsewhere.Principal, behalf.OnBehalfOf = "mallory", "mallory"
+	rs := r.results(h.batch(1, p, again, other, elsewhere, behalf))
+	rs = append(rs, r.results(h.batch(2, again, other, elsewhere, behalf))...)
 	var got []fsm.Status
 	for _, x := range rs {
 		got = append(got, x.Status)
@@ -280,7 +333,8 @@ func TestEscalationWaits(t *testing.T) {
 		}
 	}
 	want := []fsm.Status{
-		fsm.Escalated, fsm.StillPending, fsm.Conflict, fsm.Conflict, fsm.StillPending, fsm.Conflict, fsm.Conflict,
+		fsm.Escalated, fsm.StillPending, fsm.Conflict, fsm.Conflict, fsm.Conflict,
+		fsm.StillPending, fsm.Conflict, fsm.Conflict, fsm.Conflict,
 	}
 	if !cmp.Equal(got, want) {
 		t.Errorf("statuses %v, want %v", got, want)
@@ -327,6 +381,10 @@ func TestStale(t *testing.T) {
 	if rs[2].Sequence != 0 || rs[2].Verdict != nil {
 		t.Errorf("a stale answer names an entry: %+v", rs[2])
 	}
+	// An evaluation at a later revision than there is yet is stale, too.
+	if got := r.results(h.batch(3, h.event("b", "{}")))[0]; got.Status != fsm.Stale {
+		t.Errorf("evaluated at a later revision: %+v", got)
+	}
 	// Its key is still free.
 	rs = r.results(h.batch(2, h.event("b", "{}")))
 	if rs[0].Status != fsm.Appended {
@@ -351,6 +409,16 @@ func TestRefused(t *testing.T) {
 		"sealed source": {func(p *fsm.Proposal) {
 			p.Workspace, p.Source = "system", "exonode:cluster"
 		}, fsm.ErrSealedHere},
+		"sealed source of genesis": {func(p *fsm.Proposal) {
+			p.Workspace, p.Source = "system", "exonode:genesis"
+		}, fsm.ErrSealedHere},
+		"sealed source of decisions": {func(p *fsm.Proposal) {
+			p.Workspace, p.Source = "system", "exonode:governance"
+		}, fsm.ErrSealedHere},
+		"redaction of itself": {func(p *fsm.Proposal) {
+			p.Workspace, p.Kind, p.Payload = "system", "chain.redact", []byte(`{"target_seq":3}`)
+			p.Verdict = r.View().Evaluate(p)
+		}, fsm.ErrFold},
 		"verdict of another revision": {func(p *fsm.Proposal) {
 			p.Kind = "tool.execute"
 			p.Verdict = r.View().Evaluate(p)

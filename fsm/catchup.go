@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -317,7 +318,7 @@ func (k *chunk) add(record *chain.Record) error {
 	if err != nil {
 		return err
 	}
-	folded, err := k.fold.state.fold(fact{header: &e.header, payload: e.payload})
+	folded, err := k.fold.state.fold(fact{header: &e.header, payload: e.payload, earlier: k.earlier})
 	if err != nil {
 		return err
 	}
@@ -326,8 +327,8 @@ func (k *chunk) add(record *chain.Record) error {
 		k.fold.missing = append(k.fold.missing, e.header.Sequence)
 		k.changed = true
 	}
-	for _, target := range folded.redact {
-		if i, found := slices.BinarySearch(k.fold.missing, target); found {
+	for _, r := range folded.redact {
+		if i, found := slices.BinarySearch(k.fold.missing, r.Sequence); found {
 			k.fold.missing = slices.Delete(k.fold.missing, i, i+1)
 			k.changed = true
 		}
@@ -347,6 +348,30 @@ func (k *chunk) add(record *chain.Record) error {
 	k.bytes += len(s.Header) + len(s.Envelope) + len(s.Beside)
 	k.head = headOf(&s)
 	return nil
+}
+
+// earlier returns the header of an entry of the chunk, of staging or of the chain.
+func (k *chunk) earlier(seq uint64) (*chain.Header, error) {
+	var header []byte
+	if at := k.c.at.Size; seq >= at {
+		header = k.update.Entries[seq-at].Header
+	} else if err := k.c.locked(func() (err error) {
+		staging := k.c.fsm.cfg.Staging
+		if staging.Staged() != k.c.at {
+			return errMoved
+		}
+		if header, err = staging.StagedHeader(seq); err != nil {
+			return &fatalError{fmt.Errorf("fsm: read staged entry %d: %w", seq, err)}
+		}
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	h, err := chain.DecodeHeader(header)
+	if err != nil {
+		return nil, &fatalError{fmt.Errorf("fsm: staged entry %d: %w", seq, err)}
+	}
+	return &h, nil
 }
 
 // errMoved says that staging is not where the chunk began: raft replayed log
@@ -423,18 +448,31 @@ func (f *FSM) staged() (progress, error) {
 		// Nothing staged has changed the state.
 		return progress{state: f.view.Load().state}, nil
 	}
-	r := cbor.NewReader(encoded)
-	readArray(&r, 2)
-	stateBytes := r.Bytes()
-	var p progress
-	for range r.Array() {
-		p.missing = append(p.missing, r.Uint())
-	}
-	if err := r.Done(); err != nil {
-		return progress{}, fmt.Errorf("fsm: state of staging: %w", err)
-	}
-	if p.state, err = decodeState(stateBytes); err != nil {
+	p, err := decodeProgress(encoded)
+	if err != nil {
 		return progress{}, fmt.Errorf("fsm: state of staging: %w", err)
 	}
 	return p, nil
+}
+
+// decodeProgress reads what encode wrote, and nothing else.
+func decodeProgress(encoded []byte) (p progress, err error) {
+	r := cbor.NewReader(encoded)
+	readArray(&r, 2)
+	stateBytes := r.Bytes()
+	at := r.Offset()
+	for range r.Array() {
+		if r.Err() != nil {
+			break
+		}
+		p.missing = append(p.missing, r.Uint())
+	}
+	if !ascending(p.missing, cmp.Compare[uint64]) {
+		r.Fail(at, "missing entries are not in order")
+	}
+	if err := r.Done(); err != nil {
+		return progress{}, err
+	}
+	p.state, err = decodeState(stateBytes)
+	return p, err
 }

@@ -197,7 +197,10 @@ func TestCatchUpRefusesForgeries(t *testing.T) {
 		"another sequence":      {5, func(r *chain.Record) { forge(r, func(h *chain.Header) { h.Sequence++ }) }},
 		"another predecessor":   {5, func(r *chain.Record) { forge(r, func(h *chain.Header) { h.Previous[0]++ }) }},
 		"a time that goes back": {5, func(r *chain.Record) { forge(r, func(h *chain.Header) { h.Time = 5 }) }},
-		"another epoch":         {5, func(r *chain.Record) { forge(r, func(h *chain.Header) { h.Epoch++ }) }},
+		"a time that stands": {5, func(r *chain.Record) {
+			forge(r, func(h *chain.Header) { h.Time -= 1000 }) // which is its predecessor's
+		}},
+		"another epoch": {5, func(r *chain.Record) { forge(r, func(h *chain.Header) { h.Epoch++ }) }},
 		"a second genesis": {5, func(r *chain.Record) {
 			forge(r, func(h *chain.Header) { h.Workspace, h.Kind = "system", "chain.genesis" })
 		}},
@@ -280,18 +283,23 @@ func TestCatchUpWithAnotherChainIsDropped(t *testing.T) {
 
 // A manifest whose root or state is not that of its head.
 func TestCatchUpWithAForgedManifest(t *testing.T) {
-	for name, change := range map[string]func(*fsm.Manifest){
-		"root": func(m *fsm.Manifest) { m.Root[0]++ },
-		"time": func(m *fsm.Manifest) { m.Head.Time++ },
+	for name, change := range map[string]func(m *fsm.Manifest, earlier []byte){
+		"root":  func(m *fsm.Manifest, _ []byte) { m.Root[0]++ },
+		"time":  func(m *fsm.Manifest, _ []byte) { m.Head.Time++ },
+		"state": func(m *fsm.Manifest, earlier []byte) { m.State = earlier },
 	} {
 		t.Run(name, func(t *testing.T) {
 			leader, h := begun(t, gates.Development)
+			earlier, err := leader.View().EncodeState()
+			if err != nil {
+				t.Fatal(err)
+			}
 			grow(leader, h, 10)
 			m, err := fsm.DecodeManifest(leader.snapshot())
 			if err != nil {
 				t.Fatal(err)
 			}
-			change(m)
+			change(m, earlier)
 			forged, err := m.AppendBinary(nil)
 			if err != nil {
 				t.Fatal(err)

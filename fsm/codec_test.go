@@ -255,6 +255,36 @@ func FuzzState(f *testing.F) {
 	})
 }
 
+func FuzzStagedState(f *testing.F) {
+	leader, h := begun(f, gates.Production)
+	grow(leader, h, 8)
+	r := newReplica(f, ledgertest.NewMemory())
+	r.fetcher.peer = leader.store
+	r.fetcher.change = func(rec *chain.Record) {
+		if rec.Sequence == 3 || rec.Sequence == 5 {
+			rec.Envelope = nil
+		}
+	}
+	if _, err := install(r, leader.snapshot(), h.index); err == nil {
+		f.Fatal("nothing is missing")
+	}
+	_ = r.catchup.Attempt(testContext) // envelopes are missing
+	staged, err := r.store.StagedState()
+	if err != nil || staged == nil {
+		f.Fatal(err)
+	}
+	if again, err := fsm.RecodeProgress(staged); err != nil || !bytes.Equal(again, staged) {
+		f.Fatalf("%x came back as %x (%v)", staged, again, err)
+	}
+	f.Add(staged)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		again, err := fsm.RecodeProgress(data)
+		if err == nil && !bytes.Equal(again, data) {
+			t.Errorf("two encodings of one state:\n%x\n%x", data, again)
+		}
+	})
+}
+
 func FuzzGenesis(f *testing.F) {
 	f.Add(testDocument(f, gates.Production))
 	f.Fuzz(func(t *testing.T, data []byte) {

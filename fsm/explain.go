@@ -81,11 +81,12 @@ func (c *Catchup) redactedBeyond(ctx context.Context) ([]uint64, error) {
 			if h.Workspace != catalog.SystemWorkspace || h.Kind != catalog.KindChainRedact {
 				continue
 			}
-			redacts, err := foldRedact(fact{header: h, payload: e.payload})
+			target, err := redactTarget(h, e.payload)
 			if err != nil {
 				return missing, err
 			}
-			missing = slices.DeleteFunc(missing, func(seq uint64) bool { return slices.Contains(redacts.redact, seq) })
+			// What may be missing may be redacted: checkRecord has seen to it.
+			missing = slices.DeleteFunc(missing, func(seq uint64) bool { return seq == target })
 			if len(missing) == 0 {
 				return nil, nil
 			}

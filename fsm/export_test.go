@@ -16,3 +16,12 @@ func RecodeState(data []byte) ([]byte, error) {
 	}
 	return s.encode()
 }
+
+// RecodeProgress decodes the state of staging and encodes it again.
+func RecodeProgress(data []byte) ([]byte, error) {
+	p, err := decodeProgress(data)
+	if err != nil {
+		return nil, err
+	}
+	return p.encode()
+}

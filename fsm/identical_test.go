@@ -97,10 +97,8 @@ func batchOf(t *rapid.T, h *history, leader *replica) *raft.Log {
 			events = append(events, h.gated(v, id, uint16(rapid.SampledFrom([]int{0, 6_000, 9_000}).Draw(t, "risk"))))
 		case 4:
 			if size := v.Head().Size; size > 3 {
-				target := rapid.Uint64Range(3, size-1).Draw(t, "target")
-				if w := leader.header(target).Workspace; w != "system" {
-					events = append(events, h.system(v, id, "chain.redact", fmt.Sprintf(`{"target_seq":%d}`, target)))
-				}
+				target := rapid.Uint64Range(0, size+2).Draw(t, "target")
+				events = append(events, h.system(v, id, "chain.redact", fmt.Sprintf(`{"target_seq":%d}`, target)))
 			}
 		default:
 			p := h.event(id, rapid.SampledFrom([]string{`{"a":1}`, `{"a":2}`, ""}).Draw(t, "payload"))

@@ -1,13 +1,18 @@
 package fsm_test
 
 import (
+	"bytes"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
 
+	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/fsm"
 	"github.com/exonode/exonode/gates"
 	"github.com/exonode/exonode/ledger"
@@ -141,6 +146,76 @@ func (s *installTest) finish(store *ledger.Store) {
 		if err != nil || err2 != nil || gotSlot != wantSlot {
 			s.t.Fatalf("slot of entry %d is %v, want %v (%v, %v)", seq, gotSlot, wantSlot, err, err2)
 		}
+	}
+}
+
+// What is wrong with the slots of a stopped store's entries, behind the last ones
+// that opening looks at, shows by the entries.
+func TestVerifyLooksUpKeys(t *testing.T) {
+	slotOf := func(db *pebble.DB, seq uint64) []byte {
+		t.Helper()
+		want := binary.AppendUvarint([]byte{byte(chain.SlotSealed)}, seq)
+		iter, err := db.NewIter(&pebble.IterOptions{LowerBound: []byte("i"), UpperBound: []byte("j")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer iter.Close()
+		for ok := iter.First(); ok; ok = iter.Next() {
+			if bytes.Equal(iter.Value(), want) {
+				return bytes.Clone(iter.Key())
+			}
+		}
+		t.Fatalf("no slot of entry %d", seq)
+		return nil
+	}
+	for name, damage := range map[string]func(db *pebble.DB) error{
+		"none":    func(*pebble.DB) error { return nil },
+		"missing": func(db *pebble.DB) error { return db.Delete(slotOf(db, 5), pebble.Sync) },
+		"another entry's": func(db *pebble.DB) error {
+			return db.Set(slotOf(db, 5), []byte{byte(chain.SlotSealed), 3}, pebble.Sync)
+		},
+		"beyond the head": func(db *pebble.DB) error {
+			return db.Set(slotOf(db, 5), binary.AppendUvarint([]byte{byte(chain.SlotSealed)}, 9999), pebble.Sync)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fs := vfs.NewMem()
+			options := ledger.Options{FS: fs}
+			store, err := ledger.Create("ledger", options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := newInstallTest(t)
+			f, _, _ := s.machine(store)
+			for _, l := range s.logs {
+				f.ApplyBatch([]*raft.Log{l})
+			}
+			if err := store.Close(); err != nil {
+				t.Fatal(err)
+			}
+			db, err := pebble.Open("ledger/db", &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatTableFormatV6, Logger: pebble.DefaultLogger})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(damage(db), db.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if store, err = ledger.OpenReadOnly("ledger", options); err != nil {
+				t.Fatal(err)
+			}
+			defer store.Close()
+			replay := fsm.NewReplay()
+			replay.Lookup = store.Find
+			_, err = chain.Verify(t.Context(), store.Source(), chain.VerifyOptions{Check: replay.Check, Tiles: store.Source()})
+			var bad *chain.BadEntryError
+			if name == "none" {
+				if err != nil {
+					t.Error(err)
+				}
+			} else if !errors.As(err, &bad) || bad.Sequence != 5 || bad.Part != chain.PartCheck {
+				t.Errorf("%v, want entry 5", err)
+			}
+		})
 	}
 }
 

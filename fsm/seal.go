@@ -72,7 +72,7 @@ func (a *applier) seal(in *chain.SealInput, beside []byte) error {
 		if err != nil {
 			return err
 		}
-		if folded, err = a.state.fold(fact{header: &h, payload: e.Payload}); err != nil {
+		if folded, err = a.state.fold(fact{header: &h, payload: e.Payload, earlier: a.earlier}); err != nil {
 			return err
 		}
 	}
@@ -91,6 +91,19 @@ func (a *applier) seal(in *chain.SealInput, beside []byte) error {
 	a.update.Redact = append(a.update.Redact, folded.redact...)
 	a.head = sealed.Head
 	return nil
+}
+
+// earlier returns the header of an entry that this update or the store has.
+func (a *applier) earlier(seq uint64) (*chain.Header, error) {
+	record, err := a.record(seq)
+	if err != nil {
+		return nil, &fatalError{err}
+	}
+	h, err := chain.DecodeHeader(record.Header)
+	if err != nil {
+		return nil, &fatalError{fmt.Errorf("entry %d: %w", seq, err)}
+	}
+	return &h, nil
 }
 
 // systemEvent returns an event that the state machine itself makes. Its salt is

@@ -101,6 +101,35 @@ func TestRestoreOfWhatIsThere(t *testing.T) {
 	}
 }
 
+// Raft's numbering begins anew with an epoch: an index that is applied says
+// nothing about the same one of a later epoch.
+func TestInstallOfALaterRaftEpoch(t *testing.T) {
+	r, h := begun(t, gates.Development)
+	leader := r.crash(r.store.Unsynced())
+	grow(leader, h, 5)
+	m, err := fsm.DecodeManifest(leader.snapshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.RaftEpoch, m.Applied = 1, 1
+	manifest, err := m.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.fetcher.peer = leader.store
+	var catching *fsm.CatchingUp
+	if got, err := install(r, manifest, 1); got != fsm.NotReady || !errors.As(err, &catching) {
+		t.Fatalf("admit: %v %v", got, err)
+	}
+	catchUp(r)
+	if got, err := install(r, manifest, 1); got != fsm.ReadyToInstall {
+		t.Fatalf("admit: %v %v", got, err)
+	}
+	if err := r.Restore(receive(manifest)); err != nil || r.store.Meta().RaftEpoch != 1 {
+		t.Errorf("%v, raft epoch %d", err, r.store.Meta().RaftEpoch)
+	}
+}
+
 func TestRestoreNeverGoesBack(t *testing.T) {
 	r, h := begun(t, gates.Development)
 	manifest := r.snapshot()

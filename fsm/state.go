@@ -55,15 +55,22 @@ type fact struct {
 	header *chain.Header
 	// payload is nil where it is redacted, which system's entries never are.
 	payload []byte
+	// earlier returns the header of an entry before this one. It is nil in a
+	// replay, of which package chain checks redactions.
+	earlier func(seq uint64) (*chain.Header, error)
 }
 
 // effects are what an entry changes besides the state.
 type effects struct {
 	slots  []SlotChange
-	redact []uint64
+	redact []Redaction
 	// changed is whether the state did.
 	changed bool
 }
+
+// ErrNotRedactable: a chain.redact names an entry of workspace system, whose
+// envelopes stay, but for the one beside an escalation. Name another.
+var ErrNotRedactable = errors.New("entry keeps its envelope")
 
 // ErrFold is wrapped by errors of entries that can't be folded: they must not be
 // sealed, and a chain that holds one does not verify.
@@ -290,19 +297,38 @@ func slotOf(f fact, to SlotState) (effects, error) {
 	return effects{slots: []SlotChange{{Key: key, Slot: Slot{State: to, Sequence: f.header.Sequence}}}}, nil
 }
 
-func foldRedact(f fact) (effects, error) {
-	m, err := readMembers(f.payload)
+// redactTarget reads which entry a redaction is of.
+func redactTarget(h *chain.Header, payload []byte) (uint64, error) {
+	m, err := readMembers(payload)
 	if err != nil {
-		return effects{}, err
+		return 0, err
 	}
 	target := m.uint("target_seq")
 	if err := m.result(); err != nil {
+		return 0, err
+	}
+	if target >= h.Sequence {
+		return 0, fmt.Errorf("target_seq %d is not below the entry's own sequence", target)
+	}
+	return target, nil
+}
+
+func foldRedact(f fact) (effects, error) {
+	target, err := redactTarget(f.header, f.payload)
+	if err != nil || f.earlier == nil {
 		return effects{}, err
 	}
-	if target >= f.header.Sequence {
-		return effects{}, fmt.Errorf("target_seq %d is not below the entry's own sequence", target)
+	redaction := Redaction{Sequence: target}
+	h, err := f.earlier(target)
+	if err != nil {
+		return effects{}, err
 	}
-	return effects{redact: []uint64{target}}, nil
+	if h.Workspace == catalog.SystemWorkspace {
+		if redaction.Beside = h.Kind == catalog.KindGovernanceEscalate; !redaction.Beside {
+			return effects{}, fmt.Errorf("target_seq %d: %w", target, ErrNotRedactable)
+		}
+	}
+	return effects{redact: []Redaction{redaction}}, nil
 }
 
 // members reads members of a payload; absent texts are "". It keeps the first

@@ -41,6 +41,8 @@ type (
 	SlotChange = chain.SlotChange
 	// Update is the outcome of applying one or more raft log entries.
 	Update = chain.Update
+	// Redaction names an envelope that goes.
+	Redaction = chain.Redaction
 	// Sealing is an entry as Commit takes it.
 	Sealing = chain.Sealing
 )
@@ -62,6 +64,9 @@ type Staging interface {
 	// entry; Meta().Head where nothing is staged. Staged entries always
 	// link to Meta().Head.
 	Staged() chain.Head
+	// StagedHeader returns the encoded header of an entry below
+	// Staged().Size, staged or the chain's.
+	StagedHeader(seq uint64) ([]byte, error)
 	// StagedRoot returns the RFC 6962 root over all headers up to Staged():
 	// what Meta().Root would be after a Promote.
 	StagedRoot() (chain.Hash, error)

@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -74,10 +75,14 @@ func (s *Store) loadView() (*view, error) {
 	return v, err
 }
 
-func (s *Store) loadHidden() (hidden map[uint64]struct{}, err error) {
-	hidden = make(map[uint64]struct{})
+func (s *Store) loadHidden() (hidden map[chain.Redaction]struct{}, err error) {
+	hidden = make(map[chain.Redaction]struct{})
 	err = s.each(stagingSpace, tableRedacted, func(key, _ []byte) error {
-		hidden[seqOf(key)] = struct{}{}
+		r, ok := splitRedactedKey(key)
+		if !ok {
+			return corrupt("staging", nil, "a redaction has malformed key %q", key)
+		}
+		hidden[r] = struct{}{}
 		return nil
 	})
 	return hidden, err
@@ -121,7 +126,44 @@ func (s *Store) check(v *view) error {
 	if root := s.tree.Root(); root != v.meta.Root {
 		return corrupt("tile", nil, "the root over %d entries is %s, meta says %s", v.meta.Head.Size, root, v.meta.Root)
 	}
+	if err := s.checkTail(v); err != nil {
+		return err
+	}
 	return s.checkIndexes(v)
+}
+
+// checkTail holds the last entries' envelopes against their headers. One is missing
+// where an entry after it, and so among these, redacts it, or where it came without
+// already, in a row that is empty. The one beside an escalation may always be.
+func (s *Store) checkTail(v *view) error {
+	size := v.meta.Head.Size
+	var missing []uint64
+	for seq := size - min(size, checkedTail); seq < size; seq++ {
+		rec, err := s.record(v, seq)
+		if err != nil {
+			return err
+		}
+		e, err := rec.Check()
+		if err != nil {
+			return corruptAt("envelope", seq, err, "it is not its header's")
+		}
+		if rec.Envelope == nil {
+			there, err := s.hasEnvelopeRow(v, seq)
+			if err != nil {
+				return err
+			}
+			if !there {
+				missing = append(missing, seq)
+			}
+		}
+		if target, ok := e.Redacts(); ok {
+			missing = slices.DeleteFunc(missing, func(seq uint64) bool { return seq == target })
+		}
+	}
+	if len(missing) > 0 {
+		return corruptAt("envelope", missing[0], nil, "it is missing, and no entry redacts it")
+	}
+	return nil
 }
 
 // checkHead holds the last header against a head.
@@ -160,6 +202,9 @@ func (s *Store) checkBeyond(size uint64) error {
 		if err != nil {
 			return err
 		}
+		if key != nil && len(key) != 1+8 {
+			return corrupt("database", nil, "row %q is malformed", key)
+		}
 		if key != nil && seqOf(key) >= size {
 			return corruptAt(t.part, seqOf(key), nil, "is beyond the head, the chain has %d entries", size)
 		}
@@ -171,6 +216,9 @@ func (s *Store) checkBeyond(size uint64) error {
 		}
 		if key == nil {
 			break
+		}
+		if len(key) != 2+8 {
+			return corrupt("database", nil, "row %q is malformed", key)
 		}
 		if under := tileSpan(level, seqOf(key)); under.to > size {
 			return corruptAt("tile", under.from, nil, "a tile of level %d is beyond the head, the chain has %d entries", level, size)
@@ -283,6 +331,13 @@ func (s *Store) checkIndexes(v *view) error {
 			}
 			if !found {
 				return corruptAt("index", seq, nil, "it is missing from index %q under %q", index.table, index.value)
+			}
+			c = cursor{table: index.table, value: index.value, reverse: true, pos: math.MaxUint64, end: size}
+			if found, err = s.fill(&c, v); err != nil {
+				return err
+			}
+			if found {
+				return corruptAt("index", c.seqs[0], nil, "it is in index %q under %q, the chain has %d entries", index.table, index.value, size)
 			}
 		}
 	}

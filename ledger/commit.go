@@ -116,9 +116,9 @@ func checkLinks(h chain.Head, u *chain.Update) error {
 			return fmt.Errorf("slot of key %q is (%d, %d), the chain has %d entries", c.Key, c.Slot.State, c.Slot.Sequence, size)
 		}
 	}
-	for _, seq := range u.Redact {
-		if seq >= size {
-			return fmt.Errorf("update redacts entry %d, the chain has %d entries", seq, size)
+	for _, r := range u.Redact {
+		if r.Sequence >= size {
+			return fmt.Errorf("update redacts entry %d, the chain has %d entries", r.Sequence, size)
 		}
 	}
 	return nil
@@ -176,9 +176,10 @@ func (w *writer) entries(u *chain.Update, tree *chain.Tree) {
 		w.setSeq(tableHeader, e.Sequence, e.Header)
 	}
 	for i := range u.Entries {
-		if e := &u.Entries[i]; e.Envelope != nil {
-			w.setSeq(tableEnvelope, e.Sequence, e.Envelope)
-		}
+		// An entry that comes without has an empty row: what is lost later
+		// has none.
+		e := &u.Entries[i]
+		w.setSeq(tableEnvelope, e.Sequence, e.Envelope)
 	}
 	for i := range u.Entries {
 		if e := &u.Entries[i]; e.Beside != nil {
@@ -218,20 +219,26 @@ func (w *writer) slot(key chain.Key, slot chain.Slot) {
 // redactions deletes the envelopes of u.Redact; after the entries' rows, since
 // an entry may be redacted by the Update that brings it. elsewhere, if not nil,
 // takes those that are not this keyspace's own and returns true.
-func (w *writer) redactions(u *chain.Update, elsewhere func(seq uint64) bool) {
-	for _, seq := range u.Redact {
-		if elsewhere != nil && elsewhere(seq) {
+func (w *writer) redactions(u *chain.Update, elsewhere func(chain.Redaction) bool) {
+	for _, r := range u.Redact {
+		if elsewhere != nil && elsewhere(r) {
 			continue
 		}
-		for _, t := range [...]table{tableEnvelope, tableBeside} {
-			w.buf = appendSeqKey(w.buf[:0], w.space, t, seq)
+		w.buf = appendSeqKey(w.buf[:0], w.space, envelopeTable(r), r.Sequence)
+		w.delete(w.buf)
+		if w.alsoStaged {
+			w.buf = appendSeqKey(w.buf[:0], stagingSpace, envelopeTable(r), r.Sequence)
 			w.delete(w.buf)
-			if w.alsoStaged {
-				w.buf = appendSeqKey(w.buf[:0], stagingSpace, t, seq)
-				w.delete(w.buf)
-			}
 		}
 	}
+}
+
+// envelopeTable returns the table of the envelope that a redaction names.
+func envelopeTable(r chain.Redaction) table {
+	if r.Beside {
+		return tableBeside
+	}
+	return tableEnvelope
 }
 
 // indexes are the secondary indexes: their table, and an entry's value.

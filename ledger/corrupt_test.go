@@ -96,6 +96,14 @@ func TestOpenFindsDisagreement(t *testing.T) {
 		{"cut meta", set([]byte{byte(tableMeta)}, "\x01abc"), "meta", -1},
 		{"no state", del([]byte{byte(tableState)}), "state", -1},
 		{"no last header", del(appendSeqKey(nil, mainSpace, tableHeader, size-1)), "header", size - 1},
+		{"no last envelope", del(appendSeqKey(nil, mainSpace, tableEnvelope, size-1)), "envelope", size - 1},
+		{"no envelope in the tail", del(appendSeqKey(nil, mainSpace, tableEnvelope, size-checkedTail)), "envelope", size - checkedTail},
+		{"another last envelope", set(appendSeqKey(nil, mainSpace, tableEnvelope, size-1), "x"), "envelope", size - 1},
+		{"a second envelope", set(appendSeqKey(nil, mainSpace, tableBeside, size-2), "x"), "envelope", size - 2},
+		{"posting beyond the head", func(s *Store, b *pebble.Batch) {
+			_ = b.Set(appendPostingKey(nil, mainSpace, tableKind, last(s).Kind, size-1), []byte{7}, nil)
+		}, "index", size + 6},
+		{"malformed key", set([]byte("hx"), ""), "database", -1},
 		{"another last header", func(s *Store, b *pebble.Batch) {
 			_ = b.Set(appendSeqKey(nil, mainSpace, tableHeader, size-1), header(s, 7), nil)
 		}, "header", size - 1},
@@ -131,6 +139,9 @@ func TestOpenFindsDisagreement(t *testing.T) {
 		}, "index", -1},
 		{"kinds cut", posting(tableKind, func(h chain.Header) string { return h.Kind }), "index", -2},
 		{"sources cut", posting(tableSource, func(h chain.Header) string { return h.Source }), "index", -2},
+		{"principals cut", func(s *Store, b *pebble.Batch) {
+			_ = b.DeleteRange(appendTable(nil, mainSpace, tablePrincipal), tableEnd(mainSpace, tablePrincipal), nil)
+		}, "index", -2},
 		{"workspaces cut", posting(tableWorkspace, func(h chain.Header) string { return h.Workspace }), "index", -2},
 		{"promoted range beyond the head", set([]byte{byte(tablePromoted)}, string(span{size - 1, size + 1}.encode())), "meta", -1},
 		{"promoted range without its rows", set([]byte{byte(tablePromoted)}, string(span{size - 1, size}.encode())), "header", size - 1},
@@ -163,6 +174,121 @@ func TestOpenFindsDisagreement(t *testing.T) {
 				_ = s.Close()
 			}
 		})
+	}
+}
+
+// TestOpenWithEnvelopesGone: the last entries may lack envelopes for good reasons.
+func TestOpenWithEnvelopesGone(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	s, err := Create("ledger", small(disk))
+	ok(t, err)
+	b := ledgertest.NewBuilder(1)
+	ok(t, s.Commit(b.NextN(30, 100)))
+	u := b.Next()
+	u.Entries = append(u.Entries, b.Redact(28))
+	u.Redact = []chain.Redaction{{Sequence: 28}}
+	ok(t, s.Commit(u))
+	// A member gave this one after a redaction that is not here yet.
+	u = b.NextN(2, 100)
+	u.Entries[0].Envelope = nil
+	ok(t, s.Stage(u), s.Promote(nil, b.Index, 1, 0), s.Close())
+	for range 2 { // it may be moved by then, or not
+		s, err = Open("ledger", small(disk))
+		ok(t, err)
+		for _, seq := range []uint64{28, 31} {
+			if rec, err := s.Record(seq); err != nil || rec.Envelope != nil {
+				t.Errorf("entry %d: envelope %x, %v", seq, rec.Envelope, err)
+			}
+		}
+		for rec, err := range s.Scan(chain.Filter{}, 0, b.Head.Size, false) {
+			ok(t, err)
+			if gone := rec.Sequence == 28 || rec.Sequence == 31; gone != (rec.Envelope == nil) {
+				t.Errorf("entry %d is scanned with envelope %x", rec.Sequence, rec.Envelope)
+			}
+		}
+		ok(t, s.Close())
+	}
+	if err := verify(t, disk); err == nil {
+		t.Error("a missing envelope that no entry redacts verifies")
+	}
+}
+
+// TestVerifyChecksIndexes: rows that no entry has, behind what Open looks at.
+func TestVerifyChecksIndexes(t *testing.T) {
+	long(t)
+	const size = 1500
+	set := func(key []byte, value string) func(*Store, *pebble.Batch) {
+		return func(_ *Store, b *pebble.Batch) { _ = b.Set(key, []byte(value), nil) }
+	}
+	for _, test := range []struct {
+		name   string
+		damage func(*Store, *pebble.Batch)
+		seq    int // -1: none
+	}{
+		{"slot beyond the head", func(s *Store, b *pebble.Batch) {
+			d := s.keys.digest(chain.Key{Workspace: "nobody's"})
+			_ = b.Set(appendIDKey(nil, mainSpace, &d), appendSlot(nil, chain.Slot{State: chain.SlotDenied, Sequence: 9999}, &d), nil)
+		}, 9999},
+		{"malformed slot", func(s *Store, b *pebble.Batch) {
+			d := s.keys.digest(chain.Key{Workspace: "nobody's"})
+			_ = b.Set(appendIDKey(nil, mainSpace, &d), []byte{9}, nil)
+		}, -1},
+		{"posting beyond the head", set(appendPostingKey(nil, mainSpace, tableSource, "nobody", size-3), "\x01\x01\x01"), size},
+		{"malformed posting", set(appendPostingKey(nil, mainSpace, tableSource, "nobody", 7), "\x00"), 7},
+		{"malformed key of a posting", set([]byte{byte(tableKind), 'x'}, ""), -1},
+		{"no posting", func(s *Store, b *pebble.Batch) {
+			v := ledgertest.Event(0, 0).Source
+			_ = b.Delete(appendPostingKey(nil, mainSpace, tableSource, v, 0), nil)
+		}, -1},
+		{"row of no table", set([]byte("a"), ""), -1},
+		{"row of no table behind all", set([]byte("z\xff"), ""), -1},
+		{"second meta", set([]byte("Mx"), ""), -1},
+		{"row of no table in staging", set([]byte("sx"), ""), -1},
+		{"tile beyond the head", set(appendTileKey(nil, mainSpace, 0, 5), "x"), 5 * 256},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			disk, _ := stopped(t, false)
+			s, err := Open("ledger", small(disk))
+			ok(t, err)
+			b := s.db.NewBatch()
+			test.damage(s, b)
+			ok(t, s.db.Apply(b, pebble.Sync), s.Close())
+			err = verify(t, disk)
+			var bad *chain.BadEntryError
+			var c *CorruptError
+			switch found := errors.As(err, &bad); {
+			case !errors.As(err, &c):
+				t.Errorf("verify: %v, want a CorruptError", err)
+			case found != (test.seq >= 0), found && bad.Sequence != uint64(test.seq):
+				t.Errorf("verify: %v, want entry %d", err, test.seq)
+			}
+		})
+	}
+}
+
+// TestVerifyWhileMoving: a store that was stopped while it moved a promoted range
+// has rows twice.
+func TestVerifyWhileMoving(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	s, err := Create("ledger", small(disk))
+	ok(t, err)
+	b := ledgertest.NewBuilder(1)
+	ok(t, s.Commit(b.NextN(300, 100)))
+	for range 3 {
+		ok(t, s.Stage(b.NextN(300, 100)))
+	}
+	s.mu.Lock() // the mover waits, and its last step never comes
+	ok(t, s.promote(nil, b.Index, 1, 0))
+	for cursor := []byte{stagingPrefix}; cursor != nil; {
+		batch := s.db.NewBatch()
+		cursor, err = s.copyStaged(batch, cursor)
+		ok(t, err, s.db.Apply(batch, pebble.Sync))
+	}
+	killed := disk.CrashClone(vfs.CrashCloneCfg{})
+	s.mu.Unlock()
+	ok(t, s.Close())
+	if err := verify(t, killed); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -205,6 +331,70 @@ func TestVerifyFindsFlippedBytes(t *testing.T) {
 	if err := verify(t, disk); err != nil {
 		t.Errorf("undamaged, %d entries: %v", meta.Head.Size, err)
 	}
+}
+
+// TestDamagedUpperTile damages the one tile of level 1 that 65,536 entries have: in
+// its row, and in the file that holds it.
+func TestDamagedUpperTile(t *testing.T) {
+	long(t)
+	disk := vfs.NewCrashableMem()
+	s, err := Create("ledger", Options{FS: disk})
+	ok(t, err)
+	b := ledgertest.NewBuilder(1)
+	for range 16 {
+		ok(t, s.Commit(b.NextN(4096, 0)))
+	}
+	ok(t, s.Commit(b.NextN(1, 0)))
+	tile, err := s.ReadTile(1, 0, chain.TileWidth)
+	ok(t, err, s.Close())
+	clone := func() *vfs.MemFS {
+		return disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+	}
+
+	flipped := 0
+	for _, file := range tables(t, disk) {
+		name := fmt.Sprintf("ledger/db/%06d.sst", file.number)
+		at := strings.Index(readAll(t, disk, name), string(tile[:64]))
+		if file.table != tableTile || at < 0 {
+			continue
+		}
+		damaged := clone()
+		flipByte(t, damaged, name, int64(at+40))
+		err := verify(t, damaged)
+		var bad *chain.BadEntryError
+		// The block of the file may hold the tile before it, too.
+		if !errors.As(err, &bad) || bad.Part != chain.PartTile || bad.Sequence != 0 && bad.Sequence != 255*256 {
+			t.Errorf("flipped in %s: %v", name, err)
+		}
+		flipped++
+	}
+	if flipped == 0 {
+		t.Error("the tile is in no file")
+	}
+
+	damaged := clone()
+	s, err = Open("ledger", Options{FS: damaged})
+	ok(t, err)
+	tile[7*32] ^= 1
+	ok(t, s.db.Set(appendTileKey(nil, mainSpace, 1, 0), tile, pebble.Sync), s.Close())
+	err = verify(t, damaged)
+	var wrong *chain.TileError
+	if !errors.As(err, &wrong) || wrong.Level != 1 || wrong.From != 7*256 || wrong.To != 8*256 {
+		t.Errorf("another hash in the row: %v", err)
+	}
+	var c *CorruptError
+	if _, err := Open("ledger", Options{FS: damaged}); !errors.As(err, &c) || c.Part != "tile" || c.Sequence != 7*256 {
+		t.Errorf("another hash in the row: open says %v", err)
+	}
+}
+
+func readAll(t *testing.T, disk vfs.FS, name string) string {
+	t.Helper()
+	f, err := disk.Open(name)
+	ok(t, err)
+	data, err := io.ReadAll(f)
+	ok(t, err, f.Close())
+	return string(data)
 }
 
 // TestFlipAnywhere flips bytes in any file: nothing may panic, and what opens
@@ -377,14 +567,40 @@ func TestVerifyFindsDamagedLog(t *testing.T) {
 	}
 }
 
+// TestVerifyIgnoresObsoleteLog flips a byte of the log that a stopped node leaves
+// behind though all of it is in tables.
+func TestVerifyIgnoresObsoleteLog(t *testing.T) {
+	for _, rounds := range []int{1, 3} { // the first manifest, and one with a history
+		disk := vfs.NewCrashableMem()
+		s, err := Create("ledger", small(disk))
+		ok(t, err)
+		b := ledgertest.NewBuilder(1)
+		for round := range rounds {
+			if round > 0 {
+				s, err = Open("ledger", small(disk))
+				ok(t, err)
+			}
+			ok(t, s.Commit(b.NextN(300, 100)), s.Close())
+		}
+		names, err := disk.List("ledger/db")
+		ok(t, err)
+		flipped := 0
+		for _, name := range names {
+			if name = "ledger/db/" + name; strings.HasSuffix(name, ".log") && fileSize(t, disk, name) > 500 {
+				flipByte(t, disk, name, 500)
+				flipped++
+			}
+		}
+		if err := verify(t, disk); err != nil || flipped == 0 {
+			t.Errorf("after %d rounds, %d logs flipped: %v", rounds, flipped, err)
+		}
+	}
+}
+
 // usedSize returns the size of a file without the zeros at its end.
 func usedSize(t *testing.T, disk vfs.FS, name string) int64 {
 	t.Helper()
-	f, err := disk.Open(name)
-	ok(t, err)
-	data, err := io.ReadAll(f)
-	ok(t, err, f.Close())
-	return int64(len(strings.TrimRight(string(data), "\x00")))
+	return int64(len(strings.TrimRight(readAll(t, disk, name), "\x00")))
 }
 
 // TestPurge looks for a redacted payload in Pebble's tables.
@@ -408,7 +624,7 @@ func TestPurge(t *testing.T) {
 		t.Fatal("the payload is not where this test looks for it")
 	}
 	u := b.NextN(0, 0)
-	u.Redact = []uint64{10}
+	u.Redact = []chain.Redaction{{Sequence: 10}}
 	ok(t, s.Commit(u), s.Purge(context.Background(), 10))
 	if rec, err := s.Record(10); err != nil || rec.Envelope != nil {
 		t.Errorf("redacted entry: %v, envelope %x", err, rec.Envelope)

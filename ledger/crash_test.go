@@ -236,7 +236,7 @@ func TestReadersBesideWriter(t *testing.T) {
 		for range 6 {
 			u := b.NextN(20, 200)
 			if i%2 == 1 {
-				u.Redact = []uint64{b.Head.Size / 2, b.Head.Size - 3}
+				u.Redact = []chain.Redaction{{Sequence: b.Head.Size / 2}, {Sequence: b.Head.Size - 3}}
 			}
 			must(t, s.Commit(u))
 		}

@@ -20,7 +20,7 @@
 //	P                         promoted: [a,b) of the main tables still live in staging
 //	S                         folded state
 //	b seq:8                   beside-envelope of an escalation
-//	e seq:8                   envelope
+//	e seq:8                   envelope; empty where the entry came without
 //	h seq:8                   header
 //	i digest:16               slot of an event key: state:1 sequence:uvarint check:16?
 //	k kind 0 1 seq:8          posting list of a kind
@@ -29,7 +29,7 @@
 //	t level:1 index:8         full tile: 256 hashes of 32 bytes
 //	w workspace 0 1 seq:8     ... of a workspace
 //	s M, s S                  staging's own meta and folded state
-//	s r seq:8                 staged redaction of an entry below the staged range
+//	s r (b e) seq:8           staged redaction of an envelope below the staged range
 //	s (b e h i k o p t w)...  the same tables, of staged entries
 //
 // The digest of an event key is keyed BLAKE3, the first 16 bytes; the key is
@@ -42,6 +42,17 @@
 // following ones as uvarints. A batch of 128 events of one kind costs one row.
 // A zero byte in a value is escaped as 0 255, so that rows of one value are
 // adjacent and values sort by their bytes.
+//
+// # What is checked
+//
+// Open reads a bounded amount: the right edge of the tree, and of the last 16
+// entries headers, envelopes, slots and postings. Verification of a stopped node's
+// directory (Source) reads all entries and full tiles; it is the caller who gives it
+// Find to look up each entry's key. Then it passes over the indexes once: no slot or
+// posting points beyond the head, each index has as many postings as there are
+// entries, and there are no rows of other tables. What nobody looks at: whether each
+// posting stands under the right value, slots of keys that no entry has, and the
+// folded state, which package fsm decodes.
 //
 // # Commit points
 //

@@ -80,6 +80,21 @@ func appendPostingKey(dst []byte, sp space, t table, value string, first uint64)
 	return binary.BigEndian.AppendUint64(append(appendValue(dst, sp, t, value), 0, 1), first)
 }
 
+// appendRedactedKey appends the key of a staged redaction of an entry below the
+// staged range: it names the table and the sequence of the row that goes.
+func appendRedactedKey(dst []byte, r chain.Redaction) []byte {
+	dst = append(appendTable(dst, stagingSpace, tableRedacted), byte(envelopeTable(r)))
+	return binary.BigEndian.AppendUint64(dst, r.Sequence)
+}
+
+func splitRedactedKey(key []byte) (r chain.Redaction, ok bool) {
+	if len(key) != 3+8 {
+		return chain.Redaction{}, false
+	}
+	r = chain.Redaction{Sequence: seqOf(key), Beside: table(key[2]) == tableBeside}
+	return r, table(key[2]) == envelopeTable(r)
+}
+
 // splitPostingKey returns value and first sequence of a posting list's key.
 func splitPostingKey(key []byte, sp space) (value string, first uint64, ok bool) {
 	n := 1
@@ -103,6 +118,15 @@ func splitPostingKey(key []byte, sp space) (value string, first uint64, ok bool)
 		}
 	}
 	return string(out), binary.BigEndian.Uint64(end[2:]), true
+}
+
+// takeUvarint takes a number off the front of b. It must be in its shortest form.
+func takeUvarint(b []byte) (v uint64, rest []byte, ok bool) {
+	v, n := binary.Uvarint(b)
+	if n <= 0 || n > 1 && b[n-1] == 0 {
+		return 0, nil, false
+	}
+	return v, b[n:], true
 }
 
 // seqOf returns the sequence at the end of a key.

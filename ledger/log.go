@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/batchrepr"
 	"github.com/cockroachdb/pebble/v2/record"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -30,13 +31,20 @@ type logEnd struct {
 	damage string
 }
 
-// readLogs reads the logs of a database up to the first damage.
+// readLogs reads the logs that a database needs up to the first damage.
 func readLogs(fs vfs.FS, dir string) (end logEnd, err error) {
+	oldest, err := oldestLog(fs, dir)
+	if err != nil {
+		return logEnd{}, err
+	}
 	logs, err := wal.Scan(wal.Dir{FS: fs, Dirname: dir})
 	if err != nil {
 		return logEnd{}, err
 	}
 	for i, log := range logs {
+		if log.Num < oldest {
+			continue
+		}
 		last, err := readLog(log, &end)
 		switch {
 		case err == nil:
@@ -51,6 +59,68 @@ func readLogs(fs vfs.FS, dir string) (end logEnd, err error) {
 		return end, err
 	}
 	return end, nil
+}
+
+// The first two fields of a version edit, as a MANIFEST's records are called; each
+// is a tag and a value, in this order, and may be missing.
+const (
+	editComparer = 1 // string
+	editMinLog   = 2 // uvarint
+)
+
+// oldestLog returns the number of the oldest log whose batches are not all in
+// tables. Pebble keeps logs before it for some time, to write over them or until it
+// comes to deleting them, and never reads them again.
+func oldestLog(fs vfs.FS, dir string) (oldest wal.NumWAL, err error) {
+	desc, err := pebble.Peek(dir, fs)
+	if err != nil || !desc.Exists {
+		return 0, err
+	}
+	f, err := fs.Open(desc.ManifestFilename)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	edits := record.NewReader(f, 0)
+	for {
+		r, err := edits.Next()
+		var edit []byte
+		if err == nil {
+			edit, err = io.ReadAll(r)
+		}
+		if errors.Is(err, io.EOF) || record.IsInvalidRecord(err) {
+			return oldest, nil // Pebble takes this for the end, too
+		}
+		if err != nil {
+			return 0, err
+		}
+		if n, ok := minLog(edit); ok {
+			oldest = n
+		}
+	}
+}
+
+// minLog returns the number of the oldest log needed, where a version edit has it.
+func minLog(edit []byte) (wal.NumWAL, bool) {
+	tag, edit := uvarint(edit)
+	if tag == editComparer {
+		var size uint64
+		if size, edit = uvarint(edit); size > uint64(len(edit)) {
+			return 0, false
+		}
+		tag, edit = uvarint(edit[size:])
+	}
+	n, _ := uvarint(edit)
+	return wal.NumWAL(n), tag == editMinLog && n > 0
+}
+
+// uvarint takes a number off b; 0 where there is none.
+func uvarint(b []byte) (uint64, []byte) {
+	v, n := binary.Uvarint(b)
+	if n <= 0 {
+		return 0, nil
+	}
+	return v, b[n:]
 }
 
 // readLog notes the chain's size as of each batch, and returns where the last

@@ -89,11 +89,12 @@ func (s *Store) copyStaged(b *pebble.Batch, after []byte) (last []byte, err erro
 		case tableMeta, tableState:
 			return nil, corrupt("staging", nil, "row %q is staged beside a promoted range", key)
 		case tableRedacted:
-			seq := seqOf(key)
-			for _, t := range [...]table{tableEnvelope, tableBeside} {
-				w.buf = appendSeqKey(w.buf[:0], mainSpace, t, seq)
-				w.delete(w.buf)
+			r, ok := splitRedactedKey(key)
+			if !ok {
+				return nil, corrupt("staging", nil, "a redaction has malformed key %q", key)
 			}
+			w.buf = appendSeqKey(w.buf[:0], mainSpace, envelopeTable(r), r.Sequence)
+			w.delete(w.buf)
 		default:
 			w.set(key[1:], value)
 		}

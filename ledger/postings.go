@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"encoding/binary"
 	"errors"
 	"slices"
 
@@ -126,13 +125,13 @@ func decodePostings(first uint64, deltas []byte) ([]uint64, bool) {
 	list := make([]uint64, 1, 1+len(deltas))
 	list[0] = first
 	for len(deltas) > 0 {
-		d, n := binary.Uvarint(deltas)
-		if n <= 0 || d == 0 || first+d < first {
+		d, rest, ok := takeUvarint(deltas)
+		if !ok || d == 0 || first+d < first {
 			return nil, false
 		}
 		first += d
 		list = append(list, first)
-		deltas = deltas[n:]
+		deltas = rest
 	}
 	return list, true
 }

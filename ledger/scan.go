@@ -351,23 +351,26 @@ func (s *Store) readPiece(v *view, sp space, from, to uint64, reverse bool) ([]c
 	if len(out) == 0 {
 		return nil, corruptAt("header", want, nil, "is missing")
 	}
-	for _, t := range [...]table{tableEnvelope, tableBeside} {
+	for _, beside := range [...]bool{false, true} {
 		i := 0
 		first, last := out[0].Sequence, out[len(out)-1].Sequence
 		lo, hi := min(first, last), max(first, last)+1
 		read := 0
+		t := envelopeTable(chain.Redaction{Beside: beside})
 		err := s.eachSeq(sp, t, lo, hi, reverse, func(seq uint64, value []byte) bool {
 			for out[i].Sequence != seq {
 				i++
 			}
 			read += len(value)
-			if _, hidden := v.hidden[seq]; hidden {
+			if _, hidden := v.hidden[chain.Redaction{Sequence: seq, Beside: beside}]; hidden {
 				return true
 			}
-			if t == tableEnvelope {
-				out[i].Envelope = clone(value)
-			} else {
+			switch {
+			case len(value) == 0: // it came without
+			case beside:
 				out[i].Beside = clone(value)
+			default:
+				out[i].Envelope = clone(value)
 			}
 			return read < scanBytes
 		})

@@ -92,8 +92,8 @@ func TestScan(t *testing.T) {
 	s, m, b := create(t, vfs.NewCrashableMem()), ledgertest.NewMemory(), ledgertest.NewBuilder(1)
 	rng := rand.New(rand.NewPCG(3, 3))
 	for range 60 {
-		u := b.NextN(1+rng.IntN(60), rng.IntN(3000))
-		u.Redact = []uint64{rng.Uint64N(b.Head.Size)}
+		u := b.NextN(2+rng.IntN(60), rng.IntN(3000))
+		u.Redact = []chain.Redaction{{Sequence: 1 + rng.Uint64N(b.Head.Size-1)}}
 		must(t, s.Commit(u), m.Commit(u))
 	}
 	checkScans(t, s, m, rng, 100)
@@ -109,7 +109,7 @@ func TestScanWhileMoving(t *testing.T) {
 		must(t, s.Commit(u), m.Commit(u))
 		for range 20 {
 			u := b.NextN(rng.IntN(100), 800)
-			u.Redact = []uint64{rng.Uint64N(b.Head.Size)}
+			u.Redact = []chain.Redaction{{Sequence: 1 + rng.Uint64N(b.Head.Size-1)}}
 			must(t, s.Stage(u), m.Stage(u))
 		}
 		must(t, s.Promote(nil, b.Index, 1, 0), m.Promote(nil, b.Index, 1, 0))

@@ -63,11 +63,11 @@ func decodeSlot(b []byte) (slot chain.Slot, check []byte, ok bool) {
 	if len(b) < 2 || b[0] < byte(chain.SlotSealed) || b[0] > byte(chain.SlotClosed) {
 		return chain.Slot{}, nil, false
 	}
-	seq, n := binary.Uvarint(b[1:])
-	if n <= 0 {
+	seq, check, ok := takeUvarint(b[1:])
+	if !ok {
 		return chain.Slot{}, nil, false
 	}
-	slot, check = chain.Slot{State: chain.SlotState(b[0]), Sequence: seq}, b[1+n:]
+	slot = chain.Slot{State: chain.SlotState(b[0]), Sequence: seq}
 	want := len(keyDigest{}) - idSize
 	if slot.State == chain.SlotSealed {
 		want = 0

@@ -14,7 +14,7 @@ import (
 type Source struct{ store *Store }
 
 var (
-	_ chain.Source     = Source{}
+	_ chain.Indexed    = Source{}
 	_ chain.TileReader = Source{}
 	_ chain.TileReader = (*Store)(nil)
 )
@@ -107,6 +107,20 @@ func (src Source) ReadTile(level int, index uint64, width int) ([]byte, error) {
 	return tile, nil
 }
 
+// CheckIndexes passes once over the rows of a read-only store's indexes, and looks
+// for tables that no ledger has. It does nothing in a store that others write.
+func (src Source) CheckIndexes(ctx context.Context) error {
+	s := src.store
+	if !s.readOnly {
+		return nil
+	}
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	return badEntry(s.guardOpen(func() error { return s.checkRows(ctx, s.view.Load()) }))
+}
+
 // part returns what verification calls the part that a CorruptError names.
 func part(corrupt string) chain.Part {
 	switch corrupt {
@@ -116,6 +130,8 @@ func part(corrupt string) chain.Part {
 		return chain.PartEnvelope
 	case "tile":
 		return chain.PartTile
+	case "index":
+		return chain.PartIndex
 	}
 	return chain.PartRecord
 }

@@ -19,7 +19,7 @@ type staging struct {
 	tree *chain.Tree
 	// hidden are redactions of entries below from. They become visible with
 	// Promote, and the mover carries them out.
-	hidden map[uint64]struct{}
+	hidden map[chain.Redaction]struct{}
 }
 
 // Staged returns the head of the last staged entry; Meta().Head where nothing
@@ -31,6 +31,29 @@ func (s *Store) Staged() chain.Head {
 		return s.view.Load().meta.Head
 	}
 	return s.staging.head
+}
+
+// StagedHeader returns the encoded header of an entry below Staged().Size, staged
+// or the chain's.
+func (s *Store) StagedHeader(seq uint64) ([]byte, error) {
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	header, err := s.header(s.stagedView(), seq)
+	return header, s.failUnlessNotFound(err)
+}
+
+// stagedView is what readers would see if what is staged were promoted. Callers
+// hold mu.
+func (s *Store) stagedView() *view {
+	v := s.view.Load()
+	if st := s.staging; st != nil {
+		v = &view{meta: chain.Meta{Head: st.head}, moving: true, promoted: span{st.from, st.head.Size}, hidden: st.hidden}
+	}
+	return v
 }
 
 // StagedRoot returns the root over all headers up to Staged().
@@ -83,7 +106,7 @@ func (s *Store) Stage(u *chain.Update) error {
 	st := s.staging
 	if st == nil {
 		head := s.view.Load().meta.Head
-		st = &staging{from: head.Size, head: head, tree: s.tree.Clone(), hidden: map[uint64]struct{}{}}
+		st = &staging{from: head.Size, head: head, tree: s.tree.Clone(), hidden: map[chain.Redaction]struct{}{}}
 	}
 	if err := checkLinks(st.head, u); err != nil {
 		return s.fail(fmt.Errorf("stage: %w", err))
@@ -112,13 +135,14 @@ func (s *Store) stage(st *staging, u *chain.Update) error {
 	w := writer{batch: b, space: stagingSpace, keys: &s.keys, known: s.filterKey, buf: s.scratch}
 	w.entries(u, st.tree)
 	w.slots(u)
-	var hidden []uint64
-	w.redactions(u, func(seq uint64) bool {
-		if seq >= st.from {
+	var hidden []chain.Redaction
+	w.redactions(u, func(r chain.Redaction) bool {
+		if r.Sequence >= st.from {
 			return false
 		}
-		hidden = append(hidden, seq)
-		w.setSeq(tableRedacted, seq, nil)
+		hidden = append(hidden, r)
+		w.buf = appendRedactedKey(w.buf[:0], r)
+		w.set(w.buf, nil)
 		return true
 	})
 	if u.State != nil {
@@ -134,8 +158,8 @@ func (s *Store) stage(st *staging, u *chain.Update) error {
 		return err
 	}
 	st.head = head
-	for _, seq := range hidden {
-		st.hidden[seq] = struct{}{}
+	for _, r := range hidden {
+		st.hidden[r] = struct{}{}
 	}
 	s.staging = st
 	return b.Close()

@@ -80,9 +80,9 @@ type view struct {
 	// and promoted which; it may be empty, with slots alone.
 	moving   bool
 	promoted span
-	// hidden are entries below promoted.from that a staged update redacted
+	// hidden are envelopes below promoted.from that a staged update redacted
 	// and the mover has not yet; nil where there are none.
-	hidden map[uint64]struct{}
+	hidden map[chain.Redaction]struct{}
 }
 
 // space returns where the rows of an entry live.
@@ -240,17 +240,41 @@ func (s *Store) record(v *view, seq uint64) (chain.Record, error) {
 		return chain.Record{}, err
 	}
 	rec := chain.Record{Sequence: seq, Header: header}
-	if _, hidden := v.hidden[seq]; hidden {
-		return rec, nil
+	if rec.Envelope, err = s.envelope(v, chain.Redaction{Sequence: seq}); err == nil {
+		rec.Beside, err = s.envelope(v, chain.Redaction{Sequence: seq, Beside: true})
 	}
-	var buf [10]byte
-	if rec.Envelope, _, err = s.get(appendSeqKey(buf[:0], v.space(seq), tableEnvelope, seq)); err != nil {
-		return chain.Record{}, readError("envelope", seq, err)
-	}
-	if rec.Beside, _, err = s.get(appendSeqKey(buf[:0], v.space(seq), tableBeside, seq)); err != nil {
-		return chain.Record{}, readError("envelope", seq, err)
+	if err != nil {
+		return chain.Record{}, err
 	}
 	return rec, nil
+}
+
+// envelope returns the envelope that a redaction would name; nil where there is
+// none.
+func (s *Store) envelope(v *view, which chain.Redaction) ([]byte, error) {
+	if _, hidden := v.hidden[which]; hidden {
+		return nil, nil
+	}
+	var buf [10]byte
+	envelope, _, err := s.get(appendSeqKey(buf[:0], v.space(which.Sequence), envelopeTable(which), which.Sequence))
+	if err != nil {
+		return nil, readError("envelope", which.Sequence, err)
+	}
+	if len(envelope) == 0 {
+		return nil, nil // it came without
+	}
+	return envelope, nil
+}
+
+// hasEnvelopeRow reports whether an entry has a row for its envelope, if only an
+// empty one.
+func (s *Store) hasEnvelopeRow(v *view, seq uint64) (bool, error) {
+	var buf [10]byte
+	_, there, err := s.get(appendSeqKey(buf[:0], v.space(seq), tableEnvelope, seq))
+	if err != nil {
+		return false, readError("envelope", seq, err)
+	}
+	return there, nil
 }
 
 func errBeyond(seq, size uint64) error {

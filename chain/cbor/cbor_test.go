@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"math"
+	"strings"
 	"testing"
 
 	fx "github.com/fxamacker/cbor/v2"
@@ -94,6 +95,8 @@ func TestRefused(t *testing.T) {
 		{"under int64", "3b8000000000000000", ints, 0},
 		{"cut in the string", "4401", byteString, 0},
 		{"huge string", "5b7fffffffffffffff", byteString, 0},
+		{"string of 1 in two bytes", "580161", byteString, 0},
+		{"text of 23 in two bytes", "7817" + strings.Repeat("61", 23), text, 0},
 		{"invalid UTF-8", "62c328", text, 0},
 		{"surrogate", "63eda080", text, 0},
 		{"keys not sorted", "a201000000", fields, 3},

@@ -55,6 +55,23 @@ func (b *Builder) Next(events ...chain.Event) *chain.Update {
 	return u
 }
 
+// escalation returns an Update of a governance.escalate entry, with something
+// beside it.
+func (b *Builder) escalation() *chain.Update {
+	e := Event(b.Head.Size, 20)
+	e.Workspace, e.Kind = "system", "governance.escalate"
+	u := b.Next(e)
+	u.Entries[0].Beside = []byte("the reserved event's envelope")
+	return u
+}
+
+// Redact makes the entry of a redaction.
+func (b *Builder) Redact(target uint64) chain.Sealing {
+	e := Event(b.Head.Size, 0)
+	e.Workspace, e.Kind, e.Payload = "system", "chain.redact", fmt.Appendf(nil, `{"target_seq":%d}`, target)
+	return b.Seal(&e)
+}
+
 // NextN returns an Update of the n events of Event that follow the head.
 func (b *Builder) NextN(n, size int) *chain.Update {
 	events := make([]chain.Event, n)

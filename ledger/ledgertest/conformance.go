@@ -23,6 +23,7 @@ type Store interface {
 	Flush() error
 
 	Staged() chain.Head
+	StagedHeader(seq uint64) ([]byte, error)
 	StagedRoot() (chain.Hash, error)
 	StagedState() ([]byte, error)
 	Stage(*chain.Update) error
@@ -105,17 +106,50 @@ func testSlots(t *testing.T, f Fixture) {
 
 func testRedact(t *testing.T, f Fixture) {
 	s, m, b := f.New(t), NewMemory(), NewBuilder(1)
-	u := b.NextN(10, 30)
-	u.Entries[4].Beside = []byte("the reserved event's envelope")
-	both(t, s, m, u)
-	u = b.NextN(2, 30)
-	u.Redact = []uint64{2, 4, 4, 10} // one of them arrives with this Update
+	both(t, s, m, b.NextN(4, 30))
+	both(t, s, m, b.escalation())
+	both(t, s, m, b.NextN(5, 30))
+	u := b.NextN(2, 30)
+	// The last one arrives with this Update.
+	u.Redact = []chain.Redaction{{Sequence: 2}, {Sequence: 4, Beside: true}, {Sequence: 4, Beside: true}, {Sequence: 10}}
 	both(t, s, m, u)
 	Equal(t, s, m, nil)
 	u = b.NextN(0, 0)
-	u.Redact = []uint64{2, 11}
+	u.Redact = redactions(2, 11)
 	both(t, s, m, u)
 	Equal(t, s, m, nil)
+	rec, err := s.Record(4)
+	ok(t, err)
+	if rec.Envelope == nil || rec.Beside != nil {
+		t.Errorf("a redacted escalation has an envelope of %d bytes, and %d beside", len(rec.Envelope), len(rec.Beside))
+	}
+	// The same by staging, below the staged range and in it.
+	both(t, s, m, b.escalation())
+	below := redaction(b)
+	u = b.escalation()
+	u.Redact = []chain.Redaction{below, redaction(b), {Sequence: 1}}
+	ok(t, s.Stage(u), m.Stage(u))
+	Equal(t, s, m, nil)
+	ok(t, s.Promote(nil, b.Index, 1, 0), m.Promote(nil, b.Index, 1, 0))
+	Equal(t, s, m, nil)
+	// What a member redacted before it gave it comes without.
+	u = b.NextN(3, 30)
+	u.Entries[1].Envelope = nil
+	ok(t, s.Stage(u), m.Stage(u), s.Promote(nil, b.Index, 1, 0), m.Promote(nil, b.Index, 1, 0))
+	Equal(t, s, m, nil)
+}
+
+// redaction is that of the last entry, an escalation.
+func redaction(b *Builder) chain.Redaction {
+	return chain.Redaction{Sequence: b.Head.Size - 1, Beside: true}
+}
+
+func redactions(seqs ...uint64) []chain.Redaction {
+	list := make([]chain.Redaction, len(seqs))
+	for i, seq := range seqs {
+		list[i].Sequence = seq
+	}
+	return list
 }
 
 func testStaging(t *testing.T, f Fixture) {
@@ -127,7 +161,7 @@ func testStaging(t *testing.T, f Fixture) {
 		both(t, s, m, u)
 		for i := range uint64(4) {
 			u := b.NextN(90, 20)
-			u.Redact = []uint64{round*500 + 3 + i, b.Head.Size - 5}
+			u.Redact = redactions(round*500+3+i, b.Head.Size-5)
 			if i == 2 {
 				u.Slots = []chain.SlotChange{{Key: key, Slot: chain.Slot{State: chain.SlotDenied, Sequence: b.Head.Size - 1}}}
 				u.State = nil
@@ -143,7 +177,7 @@ func testStaging(t *testing.T, f Fixture) {
 		// while it is being moved.
 		u = b.NextN(40, 20)
 		u.RaftEpoch = round
-		u.Redact = []uint64{round*500 + 150, round*500 + 459, round*500 + 7}
+		u.Redact = redactions(round*500+150, round*500+459, round*500+7)
 		u.Slots = []chain.SlotChange{{Key: key, Slot: chain.Slot{State: chain.SlotClosed, Sequence: b.Head.Size - 1}}}
 		both(t, s, m, u)
 		Equal(t, s, m, []chain.Key{key})
@@ -165,6 +199,16 @@ func testStagingIsInvisible(t *testing.T, f Fixture) {
 	}
 	if got := s.Staged(); got != b.Head {
 		t.Errorf("Staged() = %v, want %v", got, b.Head)
+	}
+	for seq := range b.Head.Size {
+		header, err := s.StagedHeader(seq)
+		ok(t, err)
+		if h, err := chain.DecodeHeader(header); err != nil || h.Sequence != seq {
+			t.Errorf("StagedHeader(%d) is that of entry %d (%v)", seq, h.Sequence, err)
+		}
+	}
+	if _, err := s.StagedHeader(b.Head.Size); !errors.Is(err, chain.ErrNotFound) {
+		t.Errorf("StagedHeader beyond what is staged: %v, want ErrNotFound", err)
 	}
 	ok(t, s.DropStaging())
 	Equal(t, s, m, nil)
@@ -230,10 +274,15 @@ func testRandom(t *testing.T, f Fixture, seed uint64) {
 		keys = append(keys, chain.Key{Workspace: "team-0", Source: "s", ID: fmt.Sprint("reserved ", i)})
 	}
 	update := func(b *Builder) *chain.Update {
+		first := b.Head.Size
 		u := b.NextN(rng.IntN(80), rng.IntN(100))
+		size := b.Head.Size
 		for range rng.IntN(4) {
-			if b.Head.Size > 0 {
-				u.Redact = append(u.Redact, rng.Uint64N(b.Head.Size))
+			if size > 1 {
+				if seq := 1 + rng.Uint64N(size-1); seq >= first || redactable(t, m, seq) {
+					u.Entries = append(u.Entries, b.Redact(seq))
+					u.Redact = append(u.Redact, chain.Redaction{Sequence: seq})
+				}
 				u.Slots = append(u.Slots, chain.SlotChange{
 					Key:  keys[rng.IntN(len(keys))],
 					Slot: chain.Slot{State: chain.SlotDenied + chain.SlotState(rng.IntN(3)), Sequence: rng.Uint64N(b.Head.Size)},
@@ -274,6 +323,17 @@ func testRandom(t *testing.T, f Fixture, seed uint64) {
 		}
 		Equal(t, s, m, keys)
 	}
+}
+
+// redactable reports whether an entry, perhaps a staged one, is not of workspace
+// system.
+func redactable(t *testing.T, m *Memory, seq uint64) bool {
+	t.Helper()
+	header, err := m.StagedHeader(seq)
+	ok(t, err)
+	h, err := chain.DecodeHeader(header)
+	ok(t, err)
+	return h.Workspace != "system"
 }
 
 // matchPrefix returns the state of m that s came back with: one of those

@@ -57,7 +57,7 @@ type staged struct {
 	state   []byte
 	records []chain.Record
 	slots   map[chain.Key]chain.Slot
-	redact  []uint64 // entries before the staged ones
+	redact  []chain.Redaction // of entries before the staged ones
 	tree    *chain.Tree
 }
 
@@ -250,6 +250,23 @@ func (m *Memory) Staged() chain.Head {
 	return m.staged.meta.Head
 }
 
+// StagedHeader returns the header of an entry below Staged().Size.
+func (m *Memory) StagedHeader(seq uint64) (header []byte, err error) {
+	err = m.read(OpRecord, func() error {
+		size := m.meta.Head.Size
+		switch {
+		case seq < size:
+			header = bytes.Clone(m.records[seq].Header)
+		case m.staged != nil && seq < m.staged.meta.Head.Size:
+			header = bytes.Clone(m.staged.records[seq-size].Header)
+		default:
+			return fmt.Errorf("%w: sequence %d", chain.ErrNotFound, seq)
+		}
+		return nil
+	})
+	return header, err
+}
+
 // StagedRoot returns the root over all headers up to Staged.
 func (m *Memory) StagedRoot() (chain.Hash, error) {
 	m.mu.Lock()
@@ -287,8 +304,10 @@ func (c *contents) commit(u *chain.Update) error {
 	for _, s := range u.Slots {
 		c.slots[s.Key] = s.Slot
 	}
-	for _, seq := range u.Redact {
-		c.records[seq].Envelope, c.records[seq].Beside = nil, nil
+	for _, r := range u.Redact {
+		if err := redact(&c.records[r.Sequence], r); err != nil {
+			return err
+		}
 	}
 	if u.State != nil {
 		c.state = u.State
@@ -319,13 +338,18 @@ func (c *contents) stage(u *chain.Update) error {
 	for _, change := range u.Slots {
 		s.slots[change.Key] = change.Slot
 	}
-	for _, seq := range u.Redact {
-		if seq < c.meta.Head.Size {
-			s.redact = append(s.redact, seq)
+	for _, r := range u.Redact {
+		if r.Sequence < c.meta.Head.Size {
+			s.redact = append(s.redact, r)
+			rec := c.records[r.Sequence] // a copy: nothing goes before Promote
+			if err := redact(&rec, r); err != nil {
+				return err
+			}
 			continue
 		}
-		rec := &s.records[seq-c.meta.Head.Size]
-		rec.Envelope, rec.Beside = nil, nil
+		if err := redact(&s.records[r.Sequence-c.meta.Head.Size], r); err != nil {
+			return err
+		}
 	}
 	if u.State != nil {
 		s.state = u.State
@@ -337,8 +361,10 @@ func (c *contents) promote(state []byte, applied, appliedTerm, raftEpoch uint64)
 	if s := c.staged; s != nil {
 		c.records = append(c.records, s.records...)
 		maps.Copy(c.slots, s.slots)
-		for _, seq := range s.redact {
-			c.records[seq].Envelope, c.records[seq].Beside = nil, nil
+		for _, r := range s.redact {
+			if err := redact(&c.records[r.Sequence], r); err != nil {
+				return err
+			}
 		}
 		c.tree, c.meta.Head, c.meta.Root = s.tree, s.meta.Head, s.tree.Root()
 		c.staged = nil
@@ -384,13 +410,32 @@ func checkUpdate(head chain.Head, u *chain.Update) error {
 			return fmt.Errorf("slot of %v points at %d, the head is %d", s.Key, s.Slot.Sequence, head.Size)
 		}
 	}
-	for _, seq := range u.Redact {
-		if seq >= head.Size {
-			return fmt.Errorf("redacts %d, the head is %d", seq, head.Size)
+	for _, r := range u.Redact {
+		if r.Sequence >= head.Size {
+			return fmt.Errorf("redacts %d, the head is %d", r.Sequence, head.Size)
 		}
 	}
 	if u.State != nil && len(u.State) == 0 {
 		return errors.New("an empty state is neither nil nor a state")
+	}
+	return nil
+}
+
+// redact takes an envelope away, if the chain's rules let it go: workspace system
+// keeps its own.
+func redact(rec *chain.Record, r chain.Redaction) error {
+	h, err := chain.DecodeHeader(rec.Header)
+	if err != nil {
+		return fmt.Errorf("redacts %d: %w", r.Sequence, err)
+	}
+	escalation := h.Workspace == "system" && h.Kind == "governance.escalate"
+	switch {
+	case r.Beside != escalation || !escalation && h.Workspace == "system":
+		return fmt.Errorf("redacts %d (beside: %t), which is %s in %s", r.Sequence, r.Beside, h.Kind, h.Workspace)
+	case r.Beside:
+		rec.Beside = nil
+	default:
+		rec.Envelope = nil
 	}
 	return nil
 }
