@@ -49,7 +49,7 @@ func Line(r *history.Result) string {
 	default:
 		b.WriteString("FAILED: " + failed[0].Name)
 		if n := len(failed) - 1; n > 0 {
-			fmt.Fprintf(&b, " and %s more", plural(n, "checker"))
+			fmt.Fprintf(&b, " and %d more", n)
 		}
 		if len(failed[0].Evidence) > 0 {
 			b.WriteString(": " + shorten(failed[0].Evidence[0], maxEvidence))
