@@ -14,7 +14,7 @@ const (
 	plotLeft    = 92.0
 	plotRight   = chartWidth - 8
 	laneHeight  = 18.0
-	panelGap    = 26.0 // above a panel, with its title
+	panelGap    = 30.0 // above a panel, with its title
 	labelSize   = 11.0
 	maxNameSize = 13 // characters of a name in the margin
 )
@@ -57,9 +57,7 @@ func (c *chart) x(at Seconds) float64 {
 func (c *chart) panel(title, unit string, height float64) float64 {
 	top := c.y + panelGap
 	c.text("title", plotLeft, top-8, "start", title)
-	if unit != "" {
-		c.text("muted", plotLeft+textWidth(title, 12.8)+8, top-8, "start", unit)
-	}
+	c.Shapes[len(c.Shapes)-1].Aside = unit
 	c.y = top + height
 	c.panels = append(c.panels, panel{top, c.y})
 	return top
@@ -70,18 +68,19 @@ type key struct{ mark, say string }
 
 // legend writes keys beside a panel's title, ending at the right.
 func (c *chart) legend(top float64, keys ...key) {
-	x := plotRight
-	for _, k := range slices.Backward(keys) {
-		x -= textWidth(k.say, labelSize)
-		c.text("muted", x, top-8, "start", k.say)
-		x -= 20
-		switch {
-		case strings.HasPrefix(k.mark, "line"):
+	const mark, gap = 19.0, 16.0
+	x := plotRight + gap
+	for _, k := range keys {
+		x -= mark + textWidth(k.say, labelSize+0.5) + gap
+	}
+	for _, k := range keys {
+		if strings.HasPrefix(k.mark, "line") {
 			c.line(k.mark, x, top-12, x+14, top-12)
-		default:
+		} else {
 			c.rect(k.mark, x, top-17, 14, 10, "")
 		}
-		x -= 16
+		c.text("muted", x+mark, top-8, "start", k.say)
+		x += mark + textWidth(k.say, labelSize+0.5) + gap
 	}
 }
 
@@ -218,7 +217,7 @@ func (c *chart) bucketWidth() float64 {
 func (c *chart) area(class string, rates []float64, top, height, most float64) {
 	tops := make([]float64, len(rates))
 	for i, r := range rates {
-		tops[i] = top + height*(1-r/most)
+		tops[i] = top + height*(1-math.Min(1, r/most))
 		if r == 0 {
 			tops[i] = math.NaN()
 		}
@@ -258,19 +257,38 @@ func (c *chart) perBucket() string {
 	return "in each " + span(c.s.Series.Bucket.Duration())
 }
 
+// usual is what a scale has to show: the highest rate, unless that is far above what
+// nearly all are, as where everything that waited for a leader ends at once.
+func usual(rates ...[]float64) (most float64, beyond bool) {
+	var all []float64
+	for _, r := range rates {
+		all = append(all, r...)
+	}
+	slices.Sort(all)
+	if len(all) == 0 {
+		return 0, false
+	}
+	highest, nearly := all[len(all)-1], all[len(all)*95/100]
+	if nearly > 0 && highest > 2.5*nearly {
+		return 1.5 * nearly, true
+	}
+	return highest, false
+}
+
 func (c *chart) throughput() {
 	const height = 110.0
-	top := c.panel("Events acknowledged", "per second, "+c.perBucket(), height)
 	rates := c.rates(c.s.Series.Acknowledged)
-	most := roundUp(maxOf(rates))
+	shown, beyond := usual(rates)
+	most, parts := roundUp(shown)
+	unit := "per second, " + c.perBucket()
+	if beyond {
+		unit += ", up to " + rate(maxOf(rates))
+	}
+	top := c.panel("Events acknowledged", unit, height)
 	if l := c.s.Longest; l.Duration() > 0 {
 		say := fmt.Sprintf("longest without a write: %s, at %s", span(l.Duration()), clock(l.From.Duration(), true))
 		c.legend(top, key{"gap", say})
 		c.rect("gap", c.x(l.From), top, math.Max(1.5, c.x(l.Until)-c.x(l.From)), height, say)
-	}
-	parts := 4
-	if most < 4 {
-		parts = 1
 	}
 	c.scale(top, height, most, parts)
 	c.area("area", rates, top, height, most)
@@ -289,7 +307,7 @@ func (c *chart) refused() {
 	const height = 48.0
 	top := c.panel("Events not acknowledged", "per second", height)
 	c.legend(top, key{"failed", "failed: certainly without effect"}, key{"unknown", "unknown: may have had its effect"})
-	most := roundUp(maxOf(both))
+	most, _ := roundUp(maxOf(both))
 	c.scale(top, height, most, 1)
 	c.area("unknown", both, top, height, most)
 	c.area("failed", failed, top, height, most)
@@ -308,9 +326,14 @@ func (c *chart) byNode() {
 		return
 	}
 	const row, height = 26.0, 22.0
-	most := roundUp(maxOf(all...))
+	shown, beyond := usual(all...)
+	most, _ := roundUp(shown)
+	full := "a full row is " + rate(most) + " per second"
+	if beyond {
+		full += ", or more"
+	}
 	top := c.panel("Events acknowledged by the node that was asked", "", row*float64(len(names)))
-	c.legend(top, key{"full", "a full row is " + rate(most) + " per second"})
+	c.legend(top, key{"full", full})
 	for i, name := range names {
 		y := top + row*float64(i)
 		c.name(name, y+row/2+2)
@@ -405,13 +428,13 @@ func (c *chart) finish() *drawing {
 		if x > plotRight-14 {
 			x, anchor = plotRight, "end"
 		}
-		c.text("tick", x, bottom+18, anchor, clock(at, step < time.Second))
+		c.text("tick", x, bottom+18, anchor, clock(at, step < time.Second && c.length > 0))
 	}
 	unit := "min:s"
 	if c.length >= time.Hour {
 		unit = "h:min:s"
 	}
-	c.text("muted", plotLeft-20, bottom+18, "end", unit)
+	c.text("muted", plotLeft-22, bottom+18, "end", unit)
 	c.Height = num(bottom + 26)
 	return c.drawing
 }

@@ -25,7 +25,8 @@ type shape struct {
 	D          string
 	Anchor     string // of a text: start, middle or end
 	Turned     bool   // a text that runs upwards
-	Say        string // what a text says
+	Say        string // what a text says, and
+	Aside      string // what it goes on with in small
 	Tip        string // shown on hover
 }
 
@@ -91,18 +92,25 @@ func steps(left, width float64, tops []float64, right, base float64, closed bool
 	return b.String()
 }
 
-// roundUp is the least of 1, 2, 2.5 and 5 times a power of ten that is not below f.
-func roundUp(f float64) float64 {
-	if f <= 0 {
-		return 1
+// roundUp is a round number that is not below f, but not far above, and into how many
+// parts a scale up to there falls.
+func roundUp(f float64) (most float64, parts int) {
+	if f <= 1 {
+		return 1, 1
 	}
 	p := math.Pow(10, math.Floor(math.Log10(f)))
-	for _, m := range []float64{1, 2, 2.5, 5} {
-		if f <= m*p*(1+1e-9) {
-			return m * p
+	for _, m := range []struct {
+		f     float64
+		parts int
+	}{{1, 4}, {1.2, 4}, {1.6, 4}, {2, 4}, {2.5, 5}, {3, 3}, {4, 4}, {5, 5}, {6, 3}, {8, 4}, {10, 4}} {
+		if most, parts = m.f*p, m.parts; f <= most*(1+1e-9) {
+			break
 		}
 	}
-	return 10 * p
+	if most < 10 {
+		parts = 1
+	}
+	return most, parts
 }
 
 // timeSteps are those that a time axis may have.
@@ -123,8 +131,23 @@ func timeStep(length time.Duration) time.Duration {
 	return (length/13 + 24*time.Hour).Truncate(24 * time.Hour)
 }
 
-// textWidth is about how wide a text is at so many pixels of height: no font is known
-// here.
+// textWidth is about how wide a text is at so many pixels of height, in a wide font: no
+// font is known here.
 func textWidth(s string, size float64) float64 {
-	return float64(len([]rune(s))) * size * 0.56
+	w := 0.0
+	for _, r := range s {
+		switch {
+		case strings.ContainsRune(" ijl.,:;'|!()", r):
+			w += 0.33
+		case strings.ContainsRune("ftr-", r):
+			w += 0.41
+		case strings.ContainsRune("mwMW", r):
+			w += 0.92
+		case r < 0x300:
+			w += 0.62
+		default:
+			w++
+		}
+	}
+	return w * size
 }

@@ -11,6 +11,7 @@ type matrix struct {
 	*drawing
 	At, For string
 	Say     string // which links were cut
+	Large   bool
 }
 
 // matrices draw each time in which links were cut: a row for who sends, a column for
@@ -19,7 +20,7 @@ func matrices(s *Summary) []matrix {
 	list := make([]matrix, 0, len(s.Cuts))
 	for i := range s.Cuts {
 		c := &s.Cuts[i]
-		m := matrix{At: clock(c.From.Duration(), true), For: span(c.Duration()), Say: sayCut(s.Run.Nodes, c)}
+		m := matrix{At: clock(c.From.Duration(), true), For: span(c.Duration()), Say: sayCut(s.Run.Nodes, c), Large: len(s.Run.Nodes) > 7}
 		m.drawing = drawMatrix(s.Run.Nodes, c, m.Say)
 		list = append(list, m)
 	}
@@ -28,17 +29,17 @@ func matrices(s *Summary) []matrix {
 
 func drawMatrix(nodes []string, c *Cut, say string) *drawing {
 	const maxName = 8
-	longest := 1
+	longest := 0.0
 	for _, n := range nodes {
-		longest = max(longest, min(maxName, len([]rune(n))))
+		longest = max(longest, textWidth(shorten(n, maxName), 10))
 	}
 	cell := 16.0
 	if len(nodes) > 7 {
 		cell = 13
 	}
 	// Names of columns are turned where they are wider than a column.
-	side := textWidth(strings.Repeat("m", longest), 10) + 6
-	head, turned := 14.0, side-6 > cell-2
+	side := longest + 6
+	head, turned := 14.0, longest > cell-2
 	if turned {
 		head = side
 	}
@@ -103,8 +104,12 @@ func sayCut(nodes []string, c *Cut) string {
 	}
 	if apart {
 		parts := make([]string, len(groups))
+		most := slices.MaxFunc(groups, func(a, b []string) int { return len(a) - len(b) })
 		for k, g := range groups {
 			parts[k] = strings.Join(g, " ")
+			if len(g) > 5 && g[0] == most[0] {
+				parts[k] = "all others"
+			}
 		}
 		return strings.Join(parts, " | ")
 	}

@@ -1,7 +1,10 @@
 // Reads out what was at the moment that the pointer is at.
 const data = JSON.parse(document.getElementById("data").textContent);
 const box = document.getElementById("timeline"), svg = box.querySelector("svg");
-const readout = document.getElementById("readout"), idle = readout.textContent;
+const readout = document.getElementById("readout");
+const idle = readout.textContent + " Point at a moment to read it out.";
+readout.textContent = idle;
+readout.classList.add("live");
 const cursor = document.createElement("div");
 cursor.id = "cursor";
 cursor.hidden = true;

@@ -316,7 +316,7 @@ func edges() map[string]*history.Result {
 // is loaded from elsewhere.
 func TestPageIsContained(t *testing.T) {
 	elements := map[string]bool{}
-	for _, e := range strings.Fields("html head meta title style body header p h1 h2 h3 b ul ol li dl div dt dd section span table thead tbody tr th td br details summary svg rect path text figure figcaption pre code iframe script") {
+	for _, e := range strings.Fields("html head meta title style body header p h1 h2 h3 b ul ol li dl div dt dd section span table thead tbody tr th td br details summary svg rect path text tspan figure figcaption pre code iframe script") {
 		elements[e] = true
 	}
 	coordinate := regexp.MustCompile(`^[-MLHVZ0-9. ]*$`)
