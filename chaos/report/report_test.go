@@ -383,3 +383,36 @@ func BenchmarkHTML(b *testing.B) {
 		}
 	}
 }
+
+// A fault ends when what mends it does.
+func TestFaultsEnd(t *testing.T) {
+	fault := func(at int, kind string, nodes ...string) history.Fault {
+		return history.Fault{At: time.Duration(at) * time.Second, Kind: kind, Nodes: nodes}
+	}
+	for _, tt := range []struct {
+		name     string
+		recorded []history.Fault
+		want     []string
+	}{
+		{"heal mends everything", []history.Fault{fault(1, "kill", "n1"), fault(2, "partition", "n1", "n2"), fault(3, "heal")}, []string{"kill 1-3", "partition 2-3"}},
+		{"heal of nodes mends what concerns no others", []history.Fault{fault(1, "disk", "n1"), fault(2, "disk", "n2"), fault(3, "slow"), fault(4, "heal", "n1", "n3")}, []string{"disk 1-4", "disk 2-", "slow 3-"}},
+		{"restart mends a kill and a crash", []history.Fault{fault(1, "kill", "n1"), fault(2, "crash", "n2"), fault(3, "disk", "n1"), fault(4, "restart", "n1"), fault(5, "restart", "n2")}, []string{"kill 1-4", "crash 2-5", "disk 3-"}},
+		{"resume mends a pause", []history.Fault{fault(1, "pause", "n1"), fault(2, "resume", "n1")}, []string{"pause 1-2"}},
+		{"the same again takes its place", []history.Fault{fault(1, "slow", "n1"), fault(2, "slow", "n1"), fault(3, "slow", "n2")}, []string{"slow 1-2", "slow 2-", "slow 3-"}},
+		{"not in order", []history.Fault{fault(3, "heal"), fault(1, "kill", "n1")}, []string{"kill 1-3"}},
+		{"nothing to mend", []history.Fault{fault(3, "heal"), fault(4, "resume", "n1")}, nil},
+	} {
+		s := report.Summarise(&history.Result{History: &history.History{Length: 10 * time.Second, Faults: tt.recorded}})
+		var got []string
+		for _, f := range s.Faults {
+			text := fmt.Sprintf("%s %.0f-", f.Kind, f.From.Duration().Seconds())
+			if f.Mended {
+				text += fmt.Sprintf("%.0f", f.Until.Duration().Seconds())
+			}
+			got = append(got, text)
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
