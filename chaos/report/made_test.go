@@ -66,7 +66,7 @@ func makeUp(p plan) *history.Result {
 		f.Replicas = append(f.Replicas, history.Replica{Node: name, Size: f.Size, Hash: chain.Hash{1, 2}, Root: chain.Hash{3, 4}, Digest: chain.Hash{0xc4, 0x1e, 0x77, 0x90, 0x5b, 0xd2}, Verdicts: f.Size})
 	}
 	r := &history.Result{
-		Title: "partition, one-way, kill, pause, disk, clock", Seed: p.seed, Version: "0.3.0",
+		Title: "a made-up run: partition, one-way, kill, pause, disk, clock", Seed: p.seed, Version: "none",
 		Command: fmt.Sprintf("exonode chaos run --nodes %d --duration %s --seed %d --faults partition,oneway,kill,pause,disk,clock", p.nodes, p.length, p.seed),
 		Began:   time.Date(2026, 9, 14, 9, 30, 0, 0, time.UTC),
 		Nodes:   m.names, History: m.h, Final: f,
