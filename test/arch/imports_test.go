@@ -51,6 +51,7 @@ var foreign = map[string][]string{
 	"github.com/hashicorp/raft-wal":       {"node", "bench"},
 	"github.com/hashicorp/raft-boltdb":    {"node"},
 	"github.com/prometheus/client_golang": {"server", "node"},
+	"github.com/anishathalye/porcupine":   {"chaos"},
 }
 
 // pure packages are functions of their arguments: no clock, no randomness, no
