@@ -262,10 +262,10 @@ func TestCorrectHistoriesPass(t *testing.T) {
 func TestPorcupineAgrees(t *testing.T) {
 	tally := make(map[porcupine.CheckResult]int)
 	rapid.Check(t, func(t *rapid.T) {
-		h, f := random(t, rapid.IntRange(10, 60).Draw(t, "steps"))
+		h, f := random(t, rapid.IntRange(40, 160).Draw(t, "steps"))
 		h.Deliveries = nil // Porcupine is not told of them
 		n := rapid.IntRange(0, 1<<20)
-		for range n.Draw(t, "changes") % 4 {
+		for range n.Draw(t, "changes") % 12 {
 			if len(h.Ops) == 0 {
 				return
 			}
