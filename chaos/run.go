@@ -211,7 +211,7 @@ func (r *run) play(ctx context.Context, plan []Planned) error {
 					if err := r.control.Undo(ctx, act); err != nil {
 						r.say("not mended at once: %s: %v", act.Text, err)
 					}
-					r.fault("mend", "mended: "+act.Text, act.Nodes...)
+					r.fault("heal", "mended: "+act.Text, act.Nodes...)
 					return nil
 				}})
 			}

@@ -127,7 +127,8 @@ func (l *load) client(worker int, level client.Consistency) (*client.Client, str
 
 func (l *load) rng(worker int) *rand.Rand { return rand.New(rand.NewPCG(l.seed, 100+uint64(worker))) }
 
-// event is the k-th of a worker. Every third kind has a gate.
+// event is the k-th of a worker. Every third kind has a gate; of those, now and then
+// one declares an effect that no built-in policy permits.
 func (l *load) event(worker, k int, rng *rand.Rand) chain.Event {
 	source := fmt.Sprintf("%s/%d", l.source, worker)
 	e := chain.Event{
@@ -136,6 +137,9 @@ func (l *load) event(worker, k int, rng *rand.Rand) chain.Event {
 	}
 	if k%3 == 2 {
 		e.Kind, e.Payload = "agent.spawn", fmt.Appendf(nil, `{"agent_id":"%d-%d","pid":%d,"parent_pid":1,"program":"p"}`, worker, k, k)
+		if rng.IntN(30) == 0 {
+			e.DeclaredEffect = &chain.Effect{10000, 10000, 10000, 10000, 10000}
+		}
 	}
 	return e
 }
@@ -321,10 +325,10 @@ func (l *load) read(worker int) {
 				op.Found, op.Sequence, op.Hash = true, found.Entry.Sequence, found.Entry.Hash
 			}
 		default:
-			op.Kind = history.Get
+			op.Kind, op.Sequence = history.Get, last
 			var e client.Entry
 			if e, err = cl.Get(ctx, last); err == nil {
-				op.Sequence, op.Hash = e.Sequence, e.Hash
+				op.Hash = e.Hash
 			}
 		}
 		cancel()
@@ -337,6 +341,10 @@ func (l *load) read(worker int) {
 }
 
 func codeOf(err error) string {
+	var lie *client.VerifyError
+	if errors.As(err, &lie) {
+		return history.Disbelieved
+	}
 	if code := api.CodeOf(err); code != "" {
 		return string(code)
 	}

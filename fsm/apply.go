@@ -9,6 +9,7 @@ import (
 
 	"github.com/exonode/exonode/catalog"
 	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/internal/planted"
 )
 
 // Errors of Result.Err, and of GenesisResult.Err.
@@ -166,6 +167,9 @@ func (a *applier) event(b *Batch, p *Proposal, stored Slot, r *Result) error {
 	slot := stored
 	if changed, ok := a.overlay[p.Key()]; ok {
 		slot = changed
+	}
+	if planted.Double && slot.State == Sealed {
+		slot.State = 0 // bug: the id is taken for a new one
 	}
 	if slot.State != 0 {
 		// Approvals join here: the event that its own granted request

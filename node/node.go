@@ -22,6 +22,7 @@ import (
 	"github.com/exonode/exonode/discovery"
 	"github.com/exonode/exonode/faults"
 	"github.com/exonode/exonode/fsm"
+	"github.com/exonode/exonode/internal/planted"
 	"github.com/exonode/exonode/ledger"
 	"github.com/exonode/exonode/membership"
 	"github.com/exonode/exonode/node/pipeline"
@@ -135,6 +136,9 @@ func (n *Node) initialise() (err error) {
 		return err
 	}
 	n.log = n.log.With("node", short(n.identity.NodeID()))
+	if planted.Bug != "" {
+		n.log.Warn("a bug is planted in this binary: it is for tests alone", "bug", planted.Bug)
+	}
 	if err := n.openFaults(); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/exonode/exonode/api"
 	exonodev1 "github.com/exonode/exonode/api/exonode/v1"
 	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/internal/planted"
 )
 
 const (
@@ -118,9 +119,15 @@ func (w *watch) deliver(ctx context.Context, to uint64) error {
 		if err != nil {
 			return err
 		}
+		if planted.WatchGap && record.Sequence%512 == 511 {
+			continue // bug: it is never sent
+		}
 		entry, err := api.RecordToProto(record, w.form)
 		if err != nil {
 			return err
+		}
+		if planted.WatchTwice && record.Sequence%512 == 511 {
+			batch = append(batch, entry) // bug: it is sent again below
 		}
 		batch = append(batch, entry)
 		bytes += recordSize(record)

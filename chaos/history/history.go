@@ -48,6 +48,10 @@ const (
 	Unknown Outcome = "unknown"
 )
 
+// Disbelieved is the Code of an operation whose answer the client's own checks refused:
+// a node said what can't be so.
+const Disbelieved = "disbelieved"
+
 // Op is one operation, as its client saw it.
 type Op struct {
 	// Client is who did it: operations of one client follow each other, but for

@@ -1,14 +1,21 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"os"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/exonode/exonode/chaos"
+	"github.com/exonode/exonode/chaos/check"
+	"github.com/exonode/exonode/chaos/history"
+	"github.com/exonode/exonode/chaos/report"
 )
 
 type chaosRunFlags struct {
@@ -101,6 +108,63 @@ func (a *app) chaosRun(ctx context.Context, f *chaosRunFlags, args []string) err
 	if err != nil {
 		return err
 	}
-	result.Command = strings.TrimSpace(fmt.Sprintf("exonode chaos run %s --seed %d --duration %v --nodes %d", name, seed, s.Length, s.Nodes))
+	result.Command = fmt.Sprintf("exonode chaos run %s --seed %d --duration %v --nodes %d", name, seed, s.Length, s.Nodes)
+	if len(f.faults) > 0 {
+		result.Command += " --faults " + strings.Join(f.faults, ",")
+	}
+	var pictures map[string][]byte
+	result.Verdicts, pictures = check.Judge(result.History, result.Final, check.Limits{Replicas: len(result.Final.Replicas)})
+	result.Pictures = pictures
+	if err := writeReport(f.report, result); err != nil {
+		return err
+	}
+	if err := a.emit(result.Verdicts, func(w io.Writer) error { return printVerdicts(w, result, f.report) }); err != nil {
+		return err
+	}
+	if !result.Held() {
+		return fmt.Errorf("the cluster did not keep its word\n  %s has the evidence; repeat it with `%s`", f.report, result.Command)
+	}
 	return nil
+}
+
+// writeReport writes a report whole, or leaves what was there.
+func writeReport(path string, result *history.Result) (err error) {
+	var b bytes.Buffer
+	write := report.HTML
+	if strings.HasSuffix(path, ".json") {
+		write = report.JSON
+	}
+	if err := write(&b, result); err != nil {
+		return fmt.Errorf("write the report: %w", err)
+	}
+	if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
+		return fmt.Errorf("write the report: %w", err)
+	}
+	return nil
+}
+
+// printVerdicts prints a line for each checker, and one for all.
+func printVerdicts(w io.Writer, result *history.Result, path string) error {
+	lines := [][]string{{"CHECK", "VERDICT", "CHECKED", "WHAT IT HOLDS THE CLUSTER TO"}}
+	for _, v := range result.Verdicts {
+		verdict := "held"
+		if !v.OK {
+			verdict = "FAILED"
+		}
+		lines = append(lines, []string{v.Name, verdict, strconv.Itoa(v.Checked), v.Claim})
+	}
+	if err := table(w, lines); err != nil {
+		return err
+	}
+	for _, v := range result.Verdicts {
+		for i, e := range v.Evidence {
+			if i == 3 {
+				fmt.Fprintf(w, "%s: ... and %d more\n", v.Name, len(v.Evidence)-i)
+				break
+			}
+			fmt.Fprintf(w, "%s: %s\n", v.Name, e)
+		}
+	}
+	_, err := fmt.Fprintf(w, "\n%s · %s\n", report.Line(result), path)
+	return err
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/fsm"
 	"github.com/exonode/exonode/gates"
+	"github.com/exonode/exonode/internal/planted"
 	"github.com/exonode/exonode/server"
 )
 
@@ -41,6 +42,12 @@ func (p *Pipeline) propose() bool {
 	}
 	view := p.cfg.View()
 	items = p.evaluate(view, items)
+	if planted.LostAck {
+		items = p.early(items, func(*item) {}) // bug: acknowledged, and forgotten
+	}
+	if planted.Reorder {
+		items = p.early(items, p.later) // bug: acknowledged, and proposed after others
+	}
 	if len(items) == 0 {
 		if exclusive {
 			p.free(cap(p.slots) - 1)
@@ -112,6 +119,9 @@ func (p *Pipeline) evaluate(view *fsm.View, items []*item) []*item {
 			}
 		}
 		it.proposal.Verdict = view.Evaluate(&it.proposal)
+		if planted.Verdict && it.proposal.Verdict != nil {
+			it.proposal.Verdict.Decision = chain.Permit // bug: whatever the policy says
+		}
 		live = append(live, it)
 	}
 	return live

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/exonode/exonode/api"
+	"github.com/exonode/exonode/internal/planted"
 )
 
 // read is a linearizable read that waits to learn how long the chain must be.
@@ -103,6 +104,9 @@ func (r *reads) giveBack(rs []*read) {
 // none: only what it commits proves that it still leads. Never raft's indexes,
 // and never a lease.
 func (p *Pipeline) ReadIndex(ctx context.Context) (uint64, error) {
+	if planted.StaleRead {
+		return p.cfg.Head().Size, nil // bug: the cluster may have more
+	}
 	rd := p.reads.add()
 	select {
 	case <-rd.done:

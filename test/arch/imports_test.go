@@ -22,11 +22,11 @@ var may = map[string][]string{
 	"examples":   {"client"},
 	"bench":      {"client", "chaos"},
 	"node":       {"fsm", "ledger", "transport", "discovery", "membership", "server", "outbox", "faults"},
-	"server":     {"api", "chain", "catalog"},
+	"server":     {"api", "chain", "catalog", "internal"},
 	"client":     {"api", "chain", "catalog", "outbox"},
 	"api":        {"chain"},
 	"chaos":      {"client", "faults"},
-	"fsm":        {"chain", "gates", "catalog"},
+	"fsm":        {"chain", "gates", "catalog", "internal"},
 	"ledger":     {"chain"},
 	"gates":      {"catalog"},
 	"membership": {"chain"},
@@ -36,6 +36,7 @@ var may = map[string][]string{
 	"discovery":  nil,
 	"outbox":     nil,
 	"faults":     nil,
+	"internal":   nil,
 	// Tests may use everything.
 	"test": {"cmd", "bench", "scripts"},
 }
@@ -51,6 +52,7 @@ var foreign = map[string][]string{
 	"github.com/hashicorp/raft-wal":       {"node", "bench"},
 	"github.com/hashicorp/raft-boltdb":    {"node"},
 	"github.com/prometheus/client_golang": {"server", "node"},
+	"github.com/anishathalye/porcupine":   {"chaos"},
 }
 
 // pure packages are functions of their arguments: no clock, no randomness, no

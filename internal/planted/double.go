@@ -1,0 +1,5 @@
+//go:build planted_double
+
+package planted
+
+const bug = "double"

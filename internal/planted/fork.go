@@ -1,0 +1,5 @@
+//go:build planted_fork
+
+package planted
+
+const bug = "fork"

@@ -1,0 +1,5 @@
+//go:build planted_head
+
+package planted
+
+const bug = "head"

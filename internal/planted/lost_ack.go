@@ -1,0 +1,5 @@
+//go:build planted_lost_ack
+
+package planted
+
+const bug = "lost_ack"

@@ -1,0 +1,5 @@
+//go:build planted_reorder
+
+package planted
+
+const bug = "reorder"

@@ -1,0 +1,5 @@
+//go:build planted_session
+
+package planted
+
+const bug = "session"

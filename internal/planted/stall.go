@@ -1,0 +1,5 @@
+//go:build planted_stall
+
+package planted
+
+const bug = "stall"

@@ -1,0 +1,5 @@
+//go:build planted_verdict
+
+package planted
+
+const bug = "verdict"

@@ -1,0 +1,5 @@
+//go:build planted_watch_gap
+
+package planted
+
+const bug = "watch_gap"

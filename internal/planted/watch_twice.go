@@ -1,0 +1,5 @@
+//go:build planted_watch_twice
+
+package planted
+
+const bug = "watch_twice"
