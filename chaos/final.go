@@ -24,6 +24,7 @@ func (r *run) final(ctx context.Context, admin *client.Client, size uint64) (*hi
 	tree := new(chain.Tree)
 	roots := make(map[uint64]chain.Hash)
 	wanted := r.wantedRoots()
+	wanted[size] = true
 	for i, addr := range r.addrs {
 		if r.lab != nil && !r.lab.Running(r.names[i]) {
 			continue // it was removed

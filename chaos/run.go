@@ -95,13 +95,13 @@ func Run(ctx context.Context, cfg RunConfig) (result *history.Result, err error)
 		r.load.watches.Wait()
 		return nil, err
 	}
-	final, err := r.finish(ctx)
+	h, final, err := r.finish(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return &history.Result{
 		Title: cfg.Scenario.Title, Seed: cfg.Seed, Version: cfg.Version, Began: began,
-		Nodes: r.names, History: r.rec.End(), Final: final,
+		Nodes: r.names, History: h, Final: final,
 	}, nil
 }
 
@@ -161,7 +161,7 @@ func (r *run) suffer(ctx context.Context, plan []Planned) error {
 	if _, _, err := r.control.Do(ctx, Action{Verb: "heal"}); err != nil {
 		return fmt.Errorf("mend everything: %w", err)
 	}
-	r.fault("heal", "everything mended")
+	r.fault(history.Fault{Kind: "heal", Text: "everything mended"})
 	if err := r.await(ctx); err != nil {
 		return err
 	}
@@ -171,9 +171,9 @@ func (r *run) suffer(ctx context.Context, plan []Planned) error {
 	return nil
 }
 
-func (r *run) fault(kind, text string, nodes ...string) {
-	r.rec.Fault(kind, text, nodes...)
-	r.say("%s", text)
+func (r *run) fault(f history.Fault) int {
+	r.say("%s", f.Text)
+	return r.rec.Fault(f)
 }
 
 // due is something to do at a time.
@@ -199,19 +199,18 @@ func (r *run) play(ctx context.Context, plan []Planned) error {
 				// as may be. What could not be broken is not.
 				r.say("not done: %s: %v", p.Action, err)
 			}
-			if text != "" {
-				var nodes []string
-				if act != nil {
-					nodes = act.Nodes
-				}
-				r.fault(p.Verb, text, nodes...)
+			id := 0
+			if act != nil {
+				id = r.fault(history.Fault{Kind: p.Verb, Text: text, Nodes: act.Nodes})
+			} else if text != "" && err == nil {
+				r.fault(history.Fault{Kind: p.Verb, Text: text, Moment: p.Verb != "heal"})
 			}
 			if act != nil && p.For > 0 {
 				add(due{r.rec.Now() + p.For, func() error {
 					if err := r.control.Undo(ctx, act); err != nil {
 						r.say("not mended at once: %s: %v", act.Text, err)
 					}
-					r.fault("heal", "mended: "+act.Text, act.Nodes...)
+					r.fault(history.Fault{Kind: "heal", Text: "mended: " + act.Text, Nodes: act.Nodes, Mends: id})
 					return nil
 				}})
 			}
@@ -246,7 +245,7 @@ func (r *run) idle(ctx context.Context, until time.Duration) error {
 			r.say("not started again at once: %v", err)
 		}
 		if len(ended) > 0 {
-			r.fault("restart", strings.Join(ended, ", ")+" had ended; started again", ended...)
+			r.fault(history.Fault{Kind: "restart", Text: strings.Join(ended, ", ") + " had ended; started again", Nodes: ended, Moment: true})
 		}
 	}
 	return nil
@@ -304,11 +303,11 @@ func (r *run) await(ctx context.Context) error {
 }
 
 // finish ends the workload and reads what all nodes hold.
-func (r *run) finish(ctx context.Context) (*history.Final, error) {
+func (r *run) finish(ctx context.Context) (*history.History, *history.Final, error) {
 	r.load.end()
 	admin, err := client.New(client.Config{Addresses: r.addrs, Workspace: "chaos", RetryFor: healLimit})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { _ = admin.Close() }() // nothing of it is under way
 	// One event behind what is compared: the watches see that they are there.
@@ -316,7 +315,7 @@ func (r *run) finish(ctx context.Context) (*history.Final, error) {
 	for size == 0 {
 		h, err := admin.Head(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("read the head: %w", err)
+			return nil, nil, fmt.Errorf("read the head: %w", err)
 		}
 		size = h.Size
 	}
@@ -324,11 +323,13 @@ func (r *run) finish(ctx context.Context) (*history.Final, error) {
 	last := r.load.event(0, 1<<30, r.load.rng(0))
 	last.Source += "/end"
 	if _, err := admin.Append(ctx, last); err != nil {
-		return nil, fmt.Errorf("append the last event: %w", err)
+		return nil, nil, fmt.Errorf("append the last event: %w", err)
 	}
 	seen, cancel := context.WithTimeout(ctx, watchLimit)
 	defer cancel()
 	r.load.endWatches(seen)
+	h := r.rec.End()
 	r.say("reading what the nodes hold")
-	return r.final(ctx, admin, size)
+	final, err := r.final(ctx, admin, size)
+	return h, final, err
 }

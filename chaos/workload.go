@@ -244,6 +244,9 @@ func (l *load) stream(worker int) {
 			flying = flying[1:]
 			mu.Unlock()
 			l.appended(&op, ack, err)
+			if op.Outcome == history.Failed {
+				return nil // the stream goes on
+			}
 			return err
 		}})
 		for _, op := range flying { // nobody waits for these any more
@@ -364,12 +367,12 @@ func (l *load) watch(id int) {
 			if err != nil {
 				break // it goes on after what it has
 			}
-			l.rec.Delivered(id, e.Sequence, e.Hash)
-			next = e.Sequence + 1
-			if until := l.until.Load(); until > 0 && next >= until {
+			if until := l.until.Load(); until > 0 && e.Sequence >= until {
 				l.rec.Watched(history.Watch{ID: id, From: 0, Until: until})
 				return
 			}
+			l.rec.Delivered(id, e.Sequence, e.Hash)
+			next = e.Sequence + 1
 		}
 		select {
 		case <-l.watching.Done():

@@ -115,6 +115,12 @@ type Fault struct {
 	Text string `json:"text"`
 	// Nodes are those that it concerns.
 	Nodes []string `json:"nodes,omitempty"`
+	// ID numbers what goes wrong from 1, where it is known when that is mended;
+	// Mends is the ID of what a heal mends, 0 where it mends everything.
+	ID    int `json:"id,omitempty"`
+	Mends int `json:"mends,omitempty"`
+	// Moment is what is over at once, such as a transfer of leadership.
+	Moment bool `json:"moment,omitempty"`
 }
 
 // Sample is how the cluster looked at one moment.
@@ -223,12 +229,17 @@ func (r *Recorder) Delivered(watch int, sequence uint64, hash chain.Hash) {
 	r.h.Deliveries = append(r.h.Deliveries, Delivery{Watch: watch, At: at, Sequence: sequence, Hash: hash})
 }
 
-// Fault adds what goes wrong, or is mended, now.
-func (r *Recorder) Fault(kind, text string, nodes ...string) {
-	at := r.Now()
+// Fault adds what goes wrong, or is mended, now. It returns the fault's ID, which it
+// fills in unless the fault mends something or is over at once.
+func (r *Recorder) Fault(f Fault) int {
+	f.At = r.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.h.Faults = append(r.h.Faults, Fault{At: at, Kind: kind, Text: text, Nodes: nodes})
+	if !f.Moment && f.Mends == 0 {
+		f.ID = len(r.h.Faults) + 1
+	}
+	r.h.Faults = append(r.h.Faults, f)
+	return f.ID
 }
 
 // Sample adds how the cluster looks.

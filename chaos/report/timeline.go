@@ -18,8 +18,8 @@ var mends = map[string][]string{
 
 const heal = "heal"
 
-// pair finds when each fault was mended. A heal ends everything, or where it names
-// nodes what concerns no others; a restart ends a kill or crash, and a resume a pause,
+// pair finds when each fault was mended. A heal ends what it says that it mends; else
+// everything, or where it names nodes what concerns no others; a restart ends a kill or crash, and a resume a pause,
 // of the nodes that it names. A fault of the same kind and the same nodes takes the
 // place of the one before it.
 func pair(recorded []history.Fault, length time.Duration) []Fault {
@@ -27,6 +27,7 @@ func pair(recorded []history.Fault, length time.Duration) []Fault {
 	slices.SortStableFunc(recorded, func(a, b history.Fault) int { return int(a.At - b.At) })
 	faults := []Fault{}
 	var open []int
+	var ids []int // history's, of the faults
 	for _, r := range recorded {
 		at := Seconds(min(max(0, r.At), max(0, length)))
 		kinds, mending := mends[r.Kind]
@@ -35,6 +36,9 @@ func pair(recorded []history.Fault, length time.Duration) []Fault {
 			f := &faults[i]
 			var ends bool
 			switch {
+			case r.Mends > 0:
+				ends = ids[i] == r.Mends
+			case r.Moment:
 			case r.Kind == heal:
 				ends = len(r.Nodes) == 0 || len(f.Nodes) > 0 && subset(f.Nodes, r.Nodes)
 			case mending:
@@ -47,10 +51,16 @@ func pair(recorded []history.Fault, length time.Duration) []Fault {
 			}
 			return ends
 		})
-		if !mending {
-			open = append(open, len(faults))
-			faults = append(faults, Fault{Interval: Interval{at, Seconds(max(0, length))}, Kind: r.Kind, Text: r.Text, Nodes: r.Nodes})
+		if mending {
+			continue
 		}
+		f := Fault{Interval: Interval{at, Seconds(max(0, length))}, Kind: r.Kind, Text: r.Text, Nodes: r.Nodes}
+		if r.Moment {
+			f.Until, f.Mended = at, true
+		} else {
+			open = append(open, len(faults))
+		}
+		faults, ids = append(faults, f), append(ids, r.ID)
 	}
 	return faults
 }
