@@ -52,7 +52,7 @@ type disk struct {
 func newDisk(t *testing.T, data string) *disk {
 	t.Helper()
 	d := &disk{t: t, dir: t.TempDir(), rng: rand.New(rand.NewPCG(1, 2))}
-	must(t, os.CopyFS(filepath.Join(d.dir, "ledger"), os.DirFS(filepath.Join(data, "ledger"))))
+	must(t, os.CopyFS(d.dir, os.DirFS(data)))
 	var err error
 	if d.records, d.tiles, err = d.read(); err != nil {
 		t.Fatal(err)
