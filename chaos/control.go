@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,17 +37,19 @@ type LabStatus struct {
 // ErrNoLab says that no lab runs in a directory: start one.
 var ErrNoLab = errors.New("no chaos lab runs here")
 
-// Supervise runs a lab until ctx ends or it is told to stop: it carries out what comes
-// over the socket, and starts nodes again that end by themselves. ready is called once
-// all nodes serve.
+// Supervise runs a lab until ctx ends or it is told to stop, and closes it: it carries
+// out what comes over the socket, and starts nodes again that end by themselves. ready is
+// called once all nodes serve. The socket goes last: who finds it gone knows that the
+// nodes have stopped.
 func Supervise(ctx context.Context, l *lab.Lab, ready func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	start, cancelStart := context.WithTimeout(ctx, startLimit)
 	defer cancelStart()
 	if err := l.StartAll(start); err != nil {
-		return err
+		return errors.Join(err, l.Close())
 	}
+	defer l.Close() // again, where what follows fails
 	c, err := NewController(l, uint64(time.Now().UnixNano()))
 	if err != nil {
 		return err
@@ -69,9 +72,10 @@ func Supervise(ctx context.Context, l *lab.Lab, ready func()) error {
 			_, _ = c.Revive(ctx) // tried again in a second
 		}
 	}
+	cerr := l.Close()
 	stop, cancelStop := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancelStop()
-	err = s.Shutdown(stop)
+	err = errors.Join(cerr, s.Shutdown(stop))
 	if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
 		err = errors.Join(err, serr)
 	}
@@ -147,6 +151,43 @@ func (r *Remote) Status(ctx context.Context) (s LabStatus, err error) {
 		return s, fmt.Errorf("read the supervisor's answer: %w", err)
 	}
 	return s, nil
+}
+
+// Leads waits until one of some nodes leads, and all of them that run follow it, and
+// returns its name.
+func (r *Remote) Leads(ctx context.Context, names []string) (string, error) {
+	for {
+		s, err := r.Status(ctx)
+		if err != nil {
+			return "", err
+		}
+		leader, agree := "", true
+		known := slices.Contains(names, All)
+		for _, n := range s.Sample.Nodes {
+			if !slices.Contains(names, n.Name) && !slices.Contains(names, All) {
+				continue
+			}
+			known = true
+			switch {
+			case !n.Up:
+			case n.Leader == "" || leader != "" && n.Leader != leader:
+				agree = false
+			default:
+				leader = n.Leader
+			}
+		}
+		if !known {
+			return "", fmt.Errorf("%w: the lab has no node %s", ErrAction, strings.Join(names, ", "))
+		}
+		if agree && (slices.Contains(names, leader) || leader != "" && slices.Contains(names, All)) {
+			return leader, nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("none of %s leads: %w", strings.Join(names, ", "), ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // Down stops the lab and waits until its supervisor has ended.

@@ -40,7 +40,7 @@ cluster kept its word.`,
   exonode chaos run --duration 2m --seed 7`,
 	}
 	cmd.PersistentFlags().StringVar(&dir, "dir", defaultLabDir(), "`directory` of the lab")
-	cmd.AddCommand(a.chaosUpCommand(&dir), a.chaosSuperviseCommand(&dir), a.chaosStatusCommand(&dir), a.chaosDownCommand(&dir), a.chaosRunCommand(), a.chaosScenariosCommand())
+	cmd.AddCommand(a.chaosUpCommand(&dir), a.chaosSuperviseCommand(&dir), a.chaosStatusCommand(&dir), a.chaosLeadsCommand(&dir), a.chaosDownCommand(&dir), a.chaosRunCommand(), a.chaosScenariosCommand())
 	for _, verb := range chaos.Verbs() {
 		cmd.AddCommand(a.chaosVerbCommand(verb, &dir))
 	}
@@ -214,8 +214,7 @@ func (a *app) chaosSuperviseCommand(dir *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			err = chaos.Supervise(cmd.Context(), l, func() { fmt.Fprint(a.stdout, labReady) })
-			return errors.Join(err, l.Close())
+			return chaos.Supervise(cmd.Context(), l, func() { fmt.Fprint(a.stdout, labReady) })
 		},
 	}
 	cmd.Flags().IntVarP(&nodes, "nodes", "n", 5, "how many nodes")
@@ -252,6 +251,29 @@ func (a *app) chaosStatusCommand(dir *string) *cobra.Command {
 				return a.noLab(err)
 			}
 			return a.printLabStatus(s)
+		},
+	}
+}
+
+func (a *app) chaosLeadsCommand(dir *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "leads NODES",
+		Short: "Wait until one of some nodes leads, and those of them that run follow it",
+		Example: `  exonode chaos leads all
+  exonode chaos leads n3,n4,n5`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeLab(dir),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := a.request(cmd)
+			defer cancel()
+			leader, err := chaos.Attach(*dir).Leads(ctx, strings.Split(args[0], ","))
+			if err != nil {
+				return a.noLab(err)
+			}
+			return a.emit(map[string]string{"leader": leader}, func(w io.Writer) error {
+				_, err := fmt.Fprintln(w, leader, "leads")
+				return err
+			})
 		},
 	}
 }
