@@ -33,6 +33,10 @@ type Model struct {
 	Log    raft.LogStore
 	Stable raft.StableStore
 	Files  Files
+	// Dead is called where a write has failed, after Config.Fatal, which would have
+	// ended a process; raft panics where it goes on. Dead returns once nobody hears
+	// of the node any more; the write then counts as done.
+	Dead func()
 }
 
 // osFiles are the operating system's.
@@ -63,6 +67,7 @@ func openModel(cfg Config) (*Stores, error) {
 	if err != nil {
 		return nil, err
 	}
+	guard.dead = cfg.Model.Dead
 	s := new(Stores)
 	if err := s.assemble(cfg, guard, cfg.Model.Log, cfg.Model.Stable); err != nil {
 		return nil, err

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -161,7 +160,7 @@ func (l *life) config(gossip *gossip) node.Config {
 		Gossip: func(g *membership.GossipConfig) {
 			g.Transport = gossip
 		},
-		Stores: &raftstore.Model{Log: l.disk.log, Stable: l.disk.vote, Files: flat{l.disk.files, manifestDir}},
+		Stores: &raftstore.Model{Log: l.disk.log, Stable: l.disk.vote, Files: flat{l.disk.files, manifestDir}, Dead: l.die},
 		Ledger: func(o *ledger.Options) {
 			o.FS, o.CacheBytes, o.MemTableBytes = l.disk.files, 1<<20, 256<<10
 		},
@@ -177,12 +176,10 @@ const (
 	snapshotLogs = 100
 )
 
-// failed is the node's Fatal: the process ends, and so does the goroutine that found
-// the reason, at the very least. Raft would panic where it can't write its vote.
+// failed is the node's Fatal: the process ends.
 func (l *life) failed(err error) {
 	l.fatal.CompareAndSwap(nil, &err)
 	l.dies.Do(func() { close(l.dying) })
-	runtime.Goexit()
 }
 
 // die crashes the node from within, and returns once that was made.
