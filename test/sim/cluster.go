@@ -5,8 +5,8 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -48,6 +48,8 @@ type Outcome struct {
 	Problems []string
 	// Virtual is the bubble's time that it took, Real the machine's.
 	Virtual, Real time.Duration
+	// Passed counts what nodes came through, by what they logged of it.
+	Passed map[string]int
 	// Faults, Elections, Events and Operations count.
 	Faults, Elections, Events, Operations, Acknowledged int
 	// Unanswered are goroutines that wait for what raft dropped when it ended.
@@ -60,7 +62,6 @@ type cluster struct {
 	dir    string
 	file   *node.ClusterFile
 	seeds  []string
-	expect int
 	timing node.Timing
 	rec    *history.Recorder
 	net    *network
@@ -69,10 +70,12 @@ type cluster struct {
 	lives sync.WaitGroup
 	// still is full while somebody waits for the bubble to be still.
 	still chan struct{}
+	seen  *seen
 
 	mu       sync.Mutex // guards the fields below
 	machines []*machine
 	problems []string
+	bursts   int
 }
 
 const size = 5
@@ -94,6 +97,7 @@ func Run(t *testing.T, cfg Config) *Outcome {
 		c.mu.Lock()
 		out.Problems = append(out.Problems, c.problems...)
 		c.mu.Unlock()
+		out.Passed = c.seen.counts
 	})
 	out.Real, out.Unanswered = time.Since(began), unanswered
 	if left != "" {
@@ -138,25 +142,25 @@ func newCluster(cfg Config) (*cluster, error) {
 		return nil, err
 	}
 	c := &cluster{
-		cfg: cfg, dir: cfg.Dir, expect: size, timing: node.LAN(), rec: history.NewRecorder(),
-		net: newNetwork(newSource(cfg.Seed, 1)), began: time.Now(), still: make(chan struct{}, 1),
+		cfg: cfg, dir: cfg.Dir, timing: node.LAN(), rec: history.NewRecorder(),
+		net: newNetwork(newSource(cfg.Seed, 1)), began: time.Now(), still: make(chan struct{}, 1), seen: newSeen(),
 	}
 	if c.file, err = node.NewClusterFile(secret, document); err != nil {
 		return nil, err
 	}
-	for i := range size {
-		m := c.addMachine(uint64(i))
+	for range size {
+		m := c.addMachine()
 		c.seeds = append(c.seeds, m.host+":"+peerPort)
 	}
 	return c, nil
 }
 
-func (c *cluster) addMachine(stream uint64) *machine {
+func (c *cluster) addMachine() *machine {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := &machine{
 		c: c, name: fmt.Sprintf("n%d", len(c.machines)+1), host: c.net.add(), at: len(c.machines),
-		disk: newDisk(newSource(c.cfg.Seed, 100+stream)),
+		disk: newDisk(newSource(c.cfg.Seed, 100+uint64(len(c.machines)))),
 	}
 	c.machines = append(c.machines, m)
 	return m
@@ -169,26 +173,19 @@ func (c *cluster) all() []*machine {
 	return append([]*machine(nil), c.machines...)
 }
 
+// members are the machines that were not removed.
+func (c *cluster) members() []*machine {
+	return slices.DeleteFunc(c.all(), func(m *machine) bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.gone || m.lives == 0
+	})
+}
+
 func (c *cluster) problem(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.problems = append(c.problems, fmt.Sprintf("%v: ", c.rec.Now().Round(time.Millisecond))+fmt.Sprintf(format, args...))
-}
-
-func (c *cluster) logger(name string, life int) *slog.Logger {
-	if c.cfg.Log == nil {
-		return slog.New(slog.DiscardHandler)
-	}
-	began := c.began
-	return slog.New(slog.NewTextHandler(c.cfg.Log, &slog.HandlerOptions{
-		Level: slog.LevelDebug,
-		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-			if a.Key == slog.TimeKey {
-				return slog.Duration("at", a.Value.Time().Sub(began))
-			}
-			return a
-		},
-	})).With("on", fmt.Sprintf("%s/%d", name, life))
 }
 
 // quiet runs f while nothing else runs in the bubble: everybody waits for time to pass.
@@ -219,7 +216,6 @@ func (c *cluster) run(out *Outcome) {
 	time.Sleep(3 * time.Second) // what was said under faults comes to an end
 	stop()
 	load.Wait()
-	c.endLoad()
 	if !c.settled(2 * time.Minute) {
 		c.problem("two minutes after everything was mended the cluster is not well")
 		c.describe()

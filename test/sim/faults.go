@@ -49,6 +49,8 @@ var kinds = []struct {
 	{"bad-disk", 4, (*cluster).badDisk},
 	{"clock", 6, (*cluster).clock},
 	{"transfer", 8, (*cluster).transfer},
+	{"behind", 5, (*cluster).behind},
+	{"replace", 2, (*cluster).replace},
 }
 
 // Kinds returns the names of all kinds of faults.
@@ -150,12 +152,14 @@ func names(ms []*machine) string {
 
 // chosen are the machines that a fault concerns, and the others.
 func (c *cluster) chosen(f fault) (these, others []*machine) {
-	all := c.all()
+	members := c.members()
 	for i, at := range f.nodes {
-		if i < f.count {
-			these = append(these, all[at])
-		} else {
-			others = append(others, all[at])
+		switch {
+		case at >= len(members):
+		case i < f.count:
+			these = append(these, members[at])
+		default:
+			others = append(others, members[at])
 		}
 	}
 	return these, others
@@ -185,7 +189,13 @@ func (c *cluster) one(f fault) *machine {
 			return m
 		}
 	}
-	return c.all()[f.nodes[0]]
+	return c.other(f)
+}
+
+// other is the machine that a fault of one is about, whoever leads.
+func (c *cluster) other(f fault) *machine {
+	members := c.members()
+	return members[f.nodes[0]%len(members)]
 }
 
 // during makes a fault of the network, for as long as it lasts.
@@ -239,7 +249,7 @@ func (c *cluster) oneWay(f fault) {
 }
 
 func (c *cluster) without(m *machine) []*machine {
-	return slices.DeleteFunc(c.all(), func(o *machine) bool { return o == m })
+	return slices.DeleteFunc(c.members(), func(o *machine) bool { return o == m })
 }
 
 // isolateLeader cuts the leader from all others, in both directions or in one.
@@ -267,7 +277,7 @@ func (c *cluster) delay(f fault) {
 	these, _ := c.chosen(f)
 	d := time.Duration(f.degree * f.degree * float64(1500*time.Millisecond))
 	w := &wrong{delay: make(map[way]time.Duration), drop: int(30 * f.degree)}
-	for at := range between(these, c.all()) {
+	for at := range between(these, c.members()) {
 		w.delay[at] = d
 	}
 	c.tell(f, these, "what %s send takes %v, and %d %% of gossip is lost, for %v", names(these), d, w.drop, f.length)
@@ -277,7 +287,8 @@ func (c *cluster) delay(f fault) {
 // flap cuts one way of the leader's to a node, again and again.
 func (c *cluster) flap(f fault) {
 	m := c.one(f)
-	other := c.without(m)[f.nodes[1]%(size-1)]
+	rest := c.without(m)
+	other := rest[f.nodes[1]%len(rest)]
 	c.tell(f, []*machine{m, other}, "the way from %s to %s comes and goes for %v", m.name, other.name, f.length)
 	w := &wrong{cut: between([]*machine{m}, []*machine{other})}
 	for end := time.Now().Add(f.length); time.Now().Before(end); {
@@ -325,7 +336,7 @@ func (c *cluster) crashLeader(f fault) {
 	c.crashFor(f, []*machine{m}, f.down())
 }
 
-func (c *cluster) crashAll(f fault) { c.crashFor(f, c.all(), f.down()) }
+func (c *cluster) crashAll(f fault) { c.crashFor(f, c.members(), f.down()) }
 
 // crashPoint crashes a node when it comes to a point.
 func (c *cluster) crashPoint(f fault) {
@@ -441,7 +452,7 @@ func (c *cluster) transfer(f fault) {
 		return
 	}
 	l := m.running()
-	to := c.all()[f.nodes[0]]
+	to := c.other(f)
 	id := ""
 	if t := to.running(); t != nil && to != m && f.degree < 0.7 {
 		id = t.node.NodeID()
@@ -451,4 +462,63 @@ func (c *cluster) transfer(f fault) {
 	}
 	c.tell(f, []*machine{m}, "leadership handed over by %s", m.name)
 	_ = l.node.Transfer(context.Background(), id) // may fail, as anything may now
+}
+
+// behind keeps a node away while as much is appended as has raft's log forget what it
+// lacks, so that it has to catch up by a snapshot; now and then it crashes while it does.
+func (c *cluster) behind(f fault) {
+	m := c.other(f)
+	one := []*machine{m}
+	c.tell(f, one, "%s is away while %d events are appended", m.name, burstSize)
+	w := &wrong{cut: both(one, c.without(m))}
+	if f.count%2 == 0 {
+		if l := m.running(); l != nil {
+			m.crash(l)
+		}
+	} else {
+		c.net.begin(w)
+	}
+	c.burst(f)
+	time.Sleep(3 * time.Second) // the others look every two whether a snapshot is due
+	c.net.end(w)
+	m.start()
+	if f.degree < 0.5 {
+		time.Sleep(time.Duration(f.degree * float64(3*time.Second)))
+		if l := m.running(); l != nil {
+			m.crash(l)
+		}
+		m.start()
+	}
+}
+
+// mostReplaced bounds how many nodes one run replaces.
+const mostReplaced = 3
+
+// replace removes a node from the cluster, and has a new one join it.
+func (c *cluster) replace(f fault) {
+	c.mu.Lock()
+	full := len(c.machines) >= size+mostReplaced
+	c.mu.Unlock()
+	if full {
+		return
+	}
+	m := c.other(f)
+	l := m.running()
+	rest := c.without(m)
+	by := rest[f.nodes[1]%len(rest)].running()
+	if l == nil || by == nil {
+		return
+	}
+	fresh := c.addMachine()
+	c.tell(f, []*machine{m, fresh}, "%s removed by %s, and %s joins", m.name, by.m.name, fresh.name)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	err := by.call(20*time.Second, func(inner context.Context) error { return by.node.Remove(inner, l.node.NodeID()) })
+	if err == nil {
+		select { // it ends itself
+		case <-l.done:
+		case <-ctx.Done():
+		}
+	}
+	fresh.start()
 }

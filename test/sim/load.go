@@ -361,8 +361,20 @@ func (w *watch) follow(ctx context.Context, l *life, limit time.Duration) {
 	}
 }
 
-// endLoad is for what the clients left open; there is nothing.
-func (c *cluster) endLoad() {}
+// burstSize is more than what raft's log keeps behind a snapshot.
+const burstSize = 300
+
+// burst appends events one by one, as fast as the cluster takes them, for a while.
+func (c *cluster) burst(f fault) {
+	c.mu.Lock()
+	c.bursts++
+	cl := &client{c: c, id: 100 + c.bursts, rng: rand.New(rand.NewPCG(c.cfg.Seed, 3000+uint64(c.bursts)))}
+	c.mu.Unlock()
+	give := time.Now().Add(30 * time.Second)
+	for i := 0; i < burstSize && time.Now().Before(give); i++ {
+		cl.append()
+	}
+}
 
 // serves reports whether a node answers a linearizable read.
 func (c *cluster) serves(ctx context.Context, l *life) bool {

@@ -142,12 +142,20 @@ func copyOnce(from, to string) error {
 	return nil
 }
 
+// expect is how many nodes form the cluster; who comes later joins.
+func (m *machine) expect() int {
+	if m.at < size {
+		return size
+	}
+	return 0
+}
+
 func (l *life) config(gossip *gossip) node.Config {
 	m := l.m
 	cfg := node.Config{
 		DataDir: l.dir, Cluster: m.c.file, Name: m.name, Version: "sim",
 		Listen:    node.Listen{Peer: net.JoinHostPort(m.host, peerPort), Gossip: net.JoinHostPort(m.host, gossipPort)},
-		Discovery: node.Discovery{Seeds: m.c.seeds, Expect: m.c.expect},
+		Discovery: node.Discovery{Seeds: m.c.seeds, Expect: m.expect()},
 		API:       node.API{Listen: net.JoinHostPort(m.host, apiPort), Insecure: true},
 		Storage: node.Storage{
 			WriteTimeout: writeTimeout, SnapshotLogs: snapshotLogs,
@@ -237,6 +245,9 @@ func (m *machine) ended(l *life) {
 	}
 	removed := errors.Is(l.err, membership.ErrRemoved)
 	m.gone = m.gone || removed
+	if removed {
+		m.c.seen.add("nodes removed")
+	}
 	m.mu.Unlock()
 	l.card.end()
 	l.once.Do(func() { close(l.over) })
