@@ -251,7 +251,10 @@ func (c *cluster) describe() {
 	for _, m := range c.all() {
 		l := m.running()
 		if l == nil {
-			c.problem("%s is down", m.name)
+			m.mu.Lock()
+			last := m.last
+			m.mu.Unlock()
+			c.problem("%s is down: %s", m.name, last)
 			continue
 		}
 		s, err := l.node.Status(context.Background())

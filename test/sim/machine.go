@@ -30,8 +30,9 @@ type machine struct {
 	mu    sync.Mutex // guards the fields below; never held while time passes
 	disk  *disk
 	lives int
-	life  *life // nil while it is down
-	gone  bool  // removed from the cluster, for good
+	life  *life  // nil while it is down
+	gone  bool   // removed from the cluster, for good
+	last  string // why the life before ended
 }
 
 // life is one run of a node's process.
@@ -215,6 +216,10 @@ func (m *machine) crash(l *life) {
 		l.card.end()
 		m.mu.Lock()
 		m.disk, m.life = l.disk.crash(), nil
+		m.last = fmt.Sprintf("crashed at %v", m.c.rec.Now())
+		if fatal := l.fatal.Load(); fatal != nil {
+			m.last += fmt.Sprintf(": %v", *fatal)
+		}
 		m.mu.Unlock()
 		l.once.Do(func() { close(l.over) })
 	})
@@ -245,6 +250,7 @@ func (m *machine) ended(l *life) {
 	}
 	removed := errors.Is(l.err, membership.ErrRemoved)
 	m.gone = m.gone || removed
+	m.last = fmt.Sprintf("ended at %v: %v", m.c.rec.Now(), l.err)
 	if removed {
 		m.c.seen.add("nodes removed")
 	}
