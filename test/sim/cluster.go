@@ -33,11 +33,28 @@ type Config struct {
 	Clients int
 	// Kinds are the faults that are made; nil are all.
 	Kinds []string
+	// Bug is planted, so that the checks show that they find it.
+	Bug Bug
 	// Dir is a directory for what nodes write once.
 	Dir string
 	// Log takes what the nodes log; nil is nobody.
 	Log io.Writer
 }
+
+// Bug is something that a simulation must find.
+type Bug string
+
+// The bugs.
+const (
+	// UnsyncedLog has raft's log answer before what it wrote is durable.
+	UnsyncedLog Bug = "unsynced-log"
+	// StaleReads has linearizable reads answered by what the node has.
+	StaleReads Bug = "stale-reads"
+	// LostSession has reads of a session not wait for what it has seen.
+	LostSession Bug = "lost-session"
+	// NewIDs has clients try again under another id, and call it the same.
+	NewIDs Bug = "new-ids"
+)
 
 // Outcome is what came of a simulation.
 type Outcome struct {
@@ -52,7 +69,7 @@ type Outcome struct {
 	Passed map[string]int
 	// Faults, Elections, Events and Operations count.
 	Faults, Elections, Events, Operations, Acknowledged int
-	// Unanswered are goroutines that wait for what raft dropped when it ended.
+	// Unanswered are goroutines that raft left, of which it is known.
 	Unanswered int
 }
 
@@ -160,7 +177,7 @@ func (c *cluster) addMachine() *machine {
 	defer c.mu.Unlock()
 	m := &machine{
 		c: c, name: fmt.Sprintf("n%d", len(c.machines)+1), host: c.net.add(), at: len(c.machines),
-		disk: newDisk(newSource(c.cfg.Seed, 100+uint64(len(c.machines)))),
+		disk: newDisk(newSource(c.cfg.Seed, 100+uint64(len(c.machines))), c.cfg.Bug),
 	}
 	c.machines = append(c.machines, m)
 	return m

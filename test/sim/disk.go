@@ -26,6 +26,7 @@ type disk struct {
 	log   *raftLog
 	vote  *raftVote
 	rng   *source
+	bug   Bug
 }
 
 // source is a random source that several goroutines draw from.
@@ -49,8 +50,8 @@ func (s *source) between(lo, hi time.Duration) time.Duration {
 	return lo + time.Duration(s.intN(int(hi-lo)))
 }
 
-func newDisk(rng *source) *disk {
-	d := &disk{files: vfs.NewCrashableMem(), rng: rng}
+func newDisk(rng *source, bug Bug) *disk {
+	d := &disk{files: vfs.NewCrashableMem(), rng: rng, bug: bug}
 	d.log, d.vote = &raftLog{rng: rng}, &raftVote{rng: rng, values: make(map[string][]byte)}
 	for _, dir := range []string{outboxDir, manifestDir, promiseDir} {
 		d.makeDir(dir)
@@ -101,7 +102,11 @@ func (d *disk) crash() *disk {
 	d.rng.mu.Lock()
 	files := d.files.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: d.rng.rng})
 	d.rng.mu.Unlock()
-	return &disk{files: files, log: d.log.crash(), vote: d.vote.crash(), rng: d.rng}
+	after := &disk{files: files, log: d.log.crash(), vote: d.vote.crash(), rng: d.rng, bug: d.bug}
+	if d.bug == UnsyncedLog {
+		after.log.entries = after.log.entries[:max(0, len(after.log.entries)-20)]
+	}
+	return after
 }
 
 // wait is how long a sync takes.

@@ -203,8 +203,8 @@ func (cl *client) append() {
 		if !certain(err) {
 			unknown = err
 		}
-		var e *api.Error
-		if errors.As(err, &e) && !e.Code.Retryable() {
+		var refusal *api.Error
+		if errors.As(err, &refusal) && !refusal.Code.Retryable() {
 			cl.c.problem("append of %v: %v", op.Key, err)
 			break
 		}
@@ -212,6 +212,9 @@ func (cl *client) append() {
 			break
 		}
 		time.Sleep(time.Duration(cl.rng.IntN(400)) * time.Millisecond)
+		if cl.c.cfg.Bug == NewIDs {
+			e.ID += "'"
+		}
 	}
 	if unknown != nil {
 		err = unknown
@@ -236,10 +239,11 @@ func (l *life) append(e chain.Event) (ack server.Ack, err error) {
 }
 
 func (cl *client) level(c history.Consistency) server.Consistency {
-	switch c {
-	case history.Linearizable:
+	switch {
+	case cl.c.cfg.Bug == StaleReads && c == history.Linearizable, cl.c.cfg.Bug == LostSession && c == history.Session:
+	case c == history.Linearizable:
 		return server.Consistency{Level: server.Linearizable}
-	case history.Session:
+	case c == history.Session:
 		if cl.seen > 0 {
 			return server.Consistency{Level: server.Session, Sequence: cl.seen - 1}
 		}

@@ -37,6 +37,26 @@ func TestSeeds(t *testing.T) {
 	simulate(t, 1, last, Config{Length: 20 * time.Second, Pace: time.Second})
 }
 
+// TestBugs plants a bug at a time, which some seed soon finds.
+func TestBugs(t *testing.T) {
+	if *seeds != "" || testing.Short() {
+		t.Skip("TestSim runs, or the short tests")
+	}
+	for _, bug := range []Bug{UnsyncedLog, StaleReads, LostSession, NewIDs} {
+		t.Run(string(bug), func(t *testing.T) {
+			t.Parallel()
+			for seed := uint64(1); seed <= 10; seed++ {
+				cfg := Config{Seed: seed, Dir: t.TempDir(), Bug: bug, Length: 30 * time.Second, Pace: time.Second, Think: 200 * time.Millisecond}
+				if o := Run(t, cfg); len(o.Problems) > 0 {
+					t.Logf("seed %d: %.300s", seed, o.Problems[0])
+					return
+				}
+			}
+			t.Error("not found with ten seeds")
+		})
+	}
+}
+
 // TestSim simulates the seeds that -seeds names.
 func TestSim(t *testing.T) {
 	var first, last uint64
