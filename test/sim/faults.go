@@ -88,7 +88,7 @@ func (c *cluster) schedule() []fault {
 				break
 			}
 		}
-		f.length = min(f.length, 40*time.Second)
+		f.length = min(f.length, 40*time.Second, c.cfg.Length)
 		if at += f.after; at > c.cfg.Length {
 			break
 		}

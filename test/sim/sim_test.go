@@ -30,7 +30,7 @@ func TestSeeds(t *testing.T) {
 	if *seeds != "" {
 		t.Skip("TestSim runs")
 	}
-	last := uint64(24)
+	last := uint64(20)
 	if testing.Short() {
 		last = 2
 	}
