@@ -60,7 +60,7 @@ bench: build ## throughput and latency of three node processes, beside the machi
 	$(BIN) bench $(ARGS)
 
 sim: ## clusters in bubbles, under seeded faults (SEEDS=1-100 LENGTH=2m PACE=2s THINK=500ms FAULTS=pause,crash ARGS=-trace)
-	$(GO) test -count=1 -timeout 0 -run 'TestSim$$' ./test/sim -args -seeds=$(SEEDS) -length=$(LENGTH) -pace=$(PACE) -think=$(THINK) -faults=$(FAULTS) $(ARGS)
+	cd test/sim && $(GO) test -count=1 -timeout 0 -run 'TestSim$$' -args -seeds=$(SEEDS) -length=$(LENGTH) -pace=$(PACE) -think=$(THINK) -faults=$(FAULTS) $(ARGS)
 
 e2e-long: ## the long process tests: a million entries
 	EXONODE_LONG=1 $(GO) test -count=1 -timeout 20m -v -run Million ./test/e2e
