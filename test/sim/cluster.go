@@ -185,7 +185,7 @@ func (c *cluster) addMachine() *machine {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := &machine{
-		c: c, name: fmt.Sprintf("n%d", len(c.machines)+1), host: c.net.add(), at: len(c.machines),
+		c: c, booting: make(chan struct{}, 1), name: fmt.Sprintf("n%d", len(c.machines)+1), host: c.net.add(), at: len(c.machines),
 		disk: newDisk(newSource(c.cfg.Seed, 100+uint64(len(c.machines))), c.cfg.Bug),
 	}
 	c.machines = append(c.machines, m)

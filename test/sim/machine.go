@@ -27,6 +27,9 @@ type machine struct {
 	host string
 	at   int // in the network
 
+	// booting is full while a node starts: several faults may want to start one.
+	booting chan struct{}
+
 	mu    sync.Mutex // guards the fields below; never held while time passes
 	disk  *disk
 	lives int
@@ -66,6 +69,8 @@ type life struct {
 
 // boot starts a node over the machine's disk.
 func (m *machine) boot() error {
+	m.booting <- struct{}{}
+	defer func() { <-m.booting }()
 	m.mu.Lock()
 	if m.life != nil || m.gone {
 		m.mu.Unlock()
