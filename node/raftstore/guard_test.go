@@ -44,7 +44,7 @@ func TestGuardHungDisk(t *testing.T) {
 		if len(failures) != 0 {
 			t.Fatalf("told before the deadline: %v", failures)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if len(failures) != 1 || !errors.Is(failures[0], raftstore.ErrFailed) {
 			t.Fatalf("told of %v at the deadline, want one failure", failures)

@@ -115,21 +115,6 @@ func (n *network) state(w way) (cut bool, delay time.Duration) {
 	return cut, delay
 }
 
-// cuts returns to whom what each host sends does not come.
-func (n *network) cuts(name func(int) string) map[string][]string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	out := make(map[string][]string)
-	for i := range n.hosts {
-		for j := range n.hosts {
-			if cut, _ := n.state(way{i, j}); cut {
-				out[name(i)] = append(out[name(i)], name(j))
-			}
-		}
-	}
-	return out
-}
-
 // card is one life's way to the network. After its end, nothing passes it.
 type card struct {
 	n     *network
