@@ -8,10 +8,15 @@ REPO ?= .
 ARGS ?=
 BENCH ?= .
 FUZZTIME ?= 3s
+SEEDS ?= 1-100
+LENGTH ?= 2m
+PACE ?= 2s
+THINK ?= 500ms
+FAULTS ?=
 
 export CGO_ENABLED ?= 0
 
-.PHONY: all build demo test race lint generate generate-check wasm fuzz bench e2e-long netns clean help
+.PHONY: all build demo test race lint generate generate-check wasm fuzz sim bench e2e-long netns clean help
 
 all: build
 
@@ -53,6 +58,9 @@ fuzz: ## every fuzz target for a moment (FUZZTIME=3s)
 
 bench: build ## throughput and latency of three node processes, beside the machine's limits
 	$(BIN) bench $(ARGS)
+
+sim: ## clusters in bubbles, under seeded faults (SEEDS=1-100 LENGTH=2m PACE=2s THINK=500ms FAULTS=pause,crash ARGS=-trace)
+	cd test/sim && $(GO) test -count=1 -timeout 0 -run 'TestSim$$' -args -seeds=$(SEEDS) -length=$(LENGTH) -pace=$(PACE) -think=$(THINK) -faults=$(FAULTS) $(ARGS)
 
 e2e-long: ## the long process tests: a million entries
 	EXONODE_LONG=1 $(GO) test -count=1 -timeout 20m -v -run Million ./test/e2e

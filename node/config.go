@@ -45,6 +45,8 @@ type Config struct {
 	// WrapStores, where not nil, stands between raft and its stores: the
 	// seam for injected faults.
 	WrapStores func(raft.LogStore, raft.StableStore) (raft.LogStore, raft.StableStore)
+	// Ground is the operating system where its fields are nil.
+	Ground Ground
 	// Sources names where the configuration came from, for boot.config.
 	Sources []string
 }

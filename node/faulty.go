@@ -23,7 +23,7 @@ func (n *Node) openFaults() (err error) {
 		return nil
 	}
 	n.log.Warn("started for chaos: faults may be injected into this node")
-	n.faults, err = faults.New(faults.Config{Locate: n.locate})
+	n.faults, err = faults.New(faults.Config{Locate: n.locate, Die: n.cfg.Ground.Die})
 	return err
 }
 
@@ -58,8 +58,8 @@ func (n *Node) locate(addr string) string {
 
 // faultyTransport puts the faults of links into a transport's configuration.
 func (n *Node) faultyTransport(c *transport.Config) {
-	if n.faults == nil {
-		return
+	if n.faults == nil || c.Dial != nil {
+		return // a network that is not the system's has faults of its own
 	}
 	c.Listener = n.faults.Listen(c.Listener)
 	c.Dial = n.faults.Dial(transport.DialTCP)

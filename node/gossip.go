@@ -62,6 +62,9 @@ func (n *Node) openGossip() error {
 		config.Meta.PeerAddr = netip.AddrPortFrom(own, uint16(peer.Port)).String()
 		config.Meta.APIAddr = n.apiAddrAt(own.String())
 	}
+	if n.cfg.Ground.Gossip != nil {
+		n.cfg.Ground.Gossip(&config)
+	}
 	if n.gossip, err = membership.NewGossip(config); err != nil {
 		return fmt.Errorf("%w: %w", ErrPort, err)
 	}

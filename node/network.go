@@ -40,10 +40,10 @@ func listen(what, addr string) (net.Listener, error) {
 // openNetwork opens the listeners and makes everything that hangs on them, so
 // that an occupied port fails before anything is joined. Nothing accepts yet.
 func (n *Node) openNetwork() (err error) {
-	if n.peerListener, err = listen("peers", n.cfg.Listen.Peer); err != nil {
+	if n.peerListener, err = n.cfg.Ground.listen("peers", n.cfg.Listen.Peer); err != nil {
 		return err
 	}
-	if n.apiListener, err = listen("the API", n.cfg.API.Listen); err != nil {
+	if n.apiListener, err = n.cfg.Ground.listen("the API", n.cfg.API.Listen); err != nil {
 		return err
 	}
 	host := &raftHost{timing: n.cfg.Timing, id: transport.ServerID(n.identity.NodeID(), n.incarn), stores: n.stores, logger: n.log}
@@ -55,7 +55,7 @@ func (n *Node) openNetwork() (err error) {
 		Identity: n.identity, Incarnation: n.incarn, Listener: n.peerListener,
 		Members: n.members, Resolve: n.members.resolve,
 		Secret: n.cfg.Cluster.Secret, Genesis: n.cfg.Cluster.Hash,
-		InstallGuard: n.guardInstall, Refused: n.refusedPeer, Logger: n.log,
+		InstallGuard: n.guardInstall, Refused: n.refusedPeer, Dial: n.cfg.Ground.Dial, Logger: n.log,
 	}
 	n.faultyTransport(&trans)
 	if n.trans, err = transport.New(trans); err != nil {
@@ -91,7 +91,7 @@ func (n *Node) openMembership() (err error) {
 	if err := n.openGossip(); err != nil {
 		return err
 	}
-	if n.promises, err = membership.OpenPromises(n.dir.sub("formation"), nil); err != nil {
+	if n.promises, err = membership.OpenPromises(n.dir.sub("formation"), n.cfg.Ground.Promises); err != nil {
 		return err
 	}
 	n.handler, err = membership.NewHandler(membership.HandlerConfig{

@@ -147,7 +147,7 @@ func (n *Node) initialise() (err error) {
 			n.cfg.Name = short(n.identity.NodeID())
 		}
 	}
-	if n.outbox, err = outbox.Open(n.dir.sub("outbox"), outbox.Options{}); err != nil {
+	if n.outbox, err = outbox.Open(n.dir.sub("outbox"), n.cfg.Ground.outboxOptions()); err != nil {
 		return fmt.Errorf("open the outbox: %w", err)
 	}
 	var boot [8]byte
@@ -194,7 +194,7 @@ func (n *Node) openServices() (err error) {
 	n.enter(Services)
 	stores := raftstore.Config{
 		Dir: n.dir.sub("raft"), Backend: n.cfg.Storage.LogBackend,
-		WriteTimeout: n.cfg.Storage.WriteTimeout, Fatal: n.cfg.Fatal, Logger: n.log, Wrap: n.cfg.WrapStores,
+		WriteTimeout: n.cfg.Storage.WriteTimeout, Fatal: n.cfg.Fatal, Logger: n.log, Wrap: n.cfg.WrapStores, Model: n.cfg.Ground.Stores,
 	}
 	n.faultyStores(&stores)
 	if n.stores, err = raftstore.Open(stores); err != nil {
@@ -221,6 +221,9 @@ func (n *Node) openServices() (err error) {
 // state without a ledger is refused by checkBoot.
 func (n *Node) openLedger() (err error) {
 	dir, options := n.dir.sub("ledger"), ledger.Options{Logger: n.log, Write: n.ledgerWrite()}
+	if n.cfg.Ground.Ledger != nil {
+		n.cfg.Ground.Ledger(&options)
+	}
 	n.ledger, err = ledger.Open(dir, options)
 	if errors.Is(err, ledger.ErrNotExist) {
 		state, serr := n.stores.State()

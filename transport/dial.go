@@ -51,7 +51,7 @@ func (t *Transport) dialOnce(ctx context.Context, class Class, to PeerRef, targe
 	if to.NodeID != "" {
 		// What the peer will turn out to be, if it is who it should be.
 		if err := t.allowed(Peer{NodeID: to.NodeID, ServerID: target, Class: class}); err != nil {
-			return nil, err
+			return nil, ofPeer(err)
 		}
 	}
 	addr := to.Addr
@@ -75,7 +75,7 @@ func (t *Transport) dialOnce(ctx context.Context, class Class, to PeerRef, targe
 		return nil, err
 	}
 	if err = t.introduce(c, s, target); err == nil {
-		err = t.register(c)
+		err = ofPeer(t.register(c))
 	}
 	if err != nil {
 		c.fail(err)
@@ -83,6 +83,16 @@ func (t *Transport) dialOnce(ctx context.Context, class Class, to PeerRef, targe
 		return nil, err
 	}
 	return c, nil
+}
+
+// ofPeer is why the dialer itself wants nothing to do with its peer. That the peer was
+// removed is no ErrRemoved then: that one is for ever, of the dialer, and the peer's to
+// say. A node that took its own refusal of a removed member for it would end itself.
+func ofPeer(err error) error {
+	if errors.Is(err, ErrRemoved) {
+		return fmt.Errorf("%w: the peer was removed from it", ErrNotMember)
+	}
+	return err
 }
 
 type backoffKey struct {

@@ -31,8 +31,8 @@ var (
 	// ErrNotMember: the acceptor does not know the dialer as a member, or
 	// the dialer the acceptor. Join first.
 	ErrNotMember = errors.New("not a member of the cluster")
-	// ErrRemoved: the dialer was removed from the cluster. Its identity
-	// does not come back.
+	// ErrRemoved: the dialer was removed from the cluster, as its peer says.
+	// Its identity does not come back.
 	ErrRemoved = errors.New("removed from the cluster")
 	// ErrWrongIdentity: another node's key answers at that address. Look
 	// the address up again.

@@ -201,7 +201,17 @@ func TestDialerRefuses(t *testing.T) {
 			a.members.remove(b.NodeID())
 			_, err := a.call(b, transport.ClassFetch, "echo", "")
 			return err
-		}, transport.ErrRemoved},
+		}, transport.ErrNotMember},
+		{"join call to a removed node", func(t *testing.T, w *world, a, b *node) error {
+			a.members.remove(b.NodeID())
+			_, err := a.call(b, transport.ClassJoin, "echo", "")
+			return err
+		}, transport.ErrNotMember},
+		{"join call to whoever is there, who was removed", func(t *testing.T, w *world, a, b *node) error {
+			a.members.remove(b.NodeID())
+			_, _, err := a.Call(context.Background(), transport.ClassJoin, transport.PeerRef{Addr: "b"}, "echo", nil)
+			return err
+		}, transport.ErrNotMember},
 		{"raft that does not run", func(t *testing.T, w *world, a, b *node) error {
 			return attach(t, a).TimeoutNow(b.ServerID(), raft.ServerAddress(b.NodeID()), &raft.TimeoutNowRequest{RPCHeader: header(a)}, new(raft.TimeoutNowResponse))
 		}, transport.ErrNotReady},
@@ -211,7 +221,7 @@ func TestDialerRefuses(t *testing.T) {
 				w := newWorld(t)
 				a, b := w.pair(t)
 				b.echo(transport.ClassJoin)
-				if err := tc.try(t, w, a, b); !errors.Is(err, tc.want) || !errors.Is(err, transport.ErrUnreachable) {
+				if err := tc.try(t, w, a, b); !errors.Is(err, tc.want) || !errors.Is(err, transport.ErrUnreachable) || errors.Is(err, transport.ErrRemoved) {
 					t.Error(err)
 				}
 			})

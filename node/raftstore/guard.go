@@ -19,6 +19,7 @@ var ErrFailed = errors.New("raft store failed")
 type Guard struct {
 	timeout time.Duration
 	fatal   func(error)
+	dead    func() // Model.Dead; nil but in a simulation
 
 	mu     sync.Mutex // guards failed
 	failed error
@@ -36,6 +37,9 @@ func NewGuard(timeout time.Duration, fatal func(error)) (*Guard, error) {
 
 // Err returns the failure, nil while there is none.
 func (g *Guard) Err() error {
+	if g.dead != nil {
+		return nil
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.failed
@@ -51,6 +55,10 @@ func (g *Guard) fail(err error) error {
 	g.mu.Unlock()
 	if first {
 		g.fatal(failed)
+	}
+	if g.dead != nil {
+		g.dead()
+		return nil
 	}
 	return failed
 }

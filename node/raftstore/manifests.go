@@ -40,8 +40,9 @@ const (
 //
 //	meta length u32 | meta JSON | data | CRC-32C u32 of all before it
 type Manifests struct {
-	dir string
-	mu  sync.Mutex // serialises changes of the directory
+	dir   string
+	files Files
+	mu    sync.Mutex // serialises changes of the directory
 }
 
 // OpenManifests opens or creates the directory, and removes what a crash left
@@ -50,16 +51,24 @@ func OpenManifests(dir string) (*Manifests, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("raftstore: %w", err)
 	}
-	temps, err := filepath.Glob(filepath.Join(dir, "*"+tempSuffix))
+	return openManifests(dir, osFiles{})
+}
+
+// openManifests is OpenManifests in a directory that exists.
+func openManifests(dir string, files Files) (*Manifests, error) {
+	names, err := files.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("raftstore: %w", err)
 	}
-	for _, t := range temps {
-		if err := os.Remove(t); err != nil {
+	for _, name := range names {
+		if !strings.HasSuffix(name, tempSuffix) {
+			continue
+		}
+		if err := files.Remove(filepath.Join(dir, name)); err != nil {
 			return nil, fmt.Errorf("raftstore: %w", err)
 		}
 	}
-	return &Manifests{dir: dir}, nil
+	return &Manifests{dir: dir, files: files}, nil
 }
 
 // Create implements raft.SnapshotStore.
@@ -86,13 +95,13 @@ func (m *Manifests) Pending() ([]*raft.SnapshotMeta, error) { return m.list(pend
 func (m *Manifests) list(suffix string) ([]*raft.SnapshotMeta, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	entries, err := os.ReadDir(m.dir)
+	names, err := m.files.ReadDir(m.dir)
 	if err != nil {
 		return nil, fmt.Errorf("raftstore: list manifests: %w", err)
 	}
 	var metas []*raft.SnapshotMeta
-	for _, e := range slices.Backward(entries) {
-		id, ok := strings.CutSuffix(e.Name(), suffix)
+	for _, name := range slices.Backward(names) {
+		id, ok := strings.CutSuffix(name, suffix)
 		if !ok {
 			continue
 		}
@@ -143,7 +152,7 @@ func (r *Reader) Confirm() error { return r.store.Confirm(r.meta.ID) }
 func (m *Manifests) Confirm(id string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	err := os.Rename(filepath.Join(m.dir, id+pendingSuffix), filepath.Join(m.dir, id+listedSuffix))
+	err := m.files.Rename(filepath.Join(m.dir, id+pendingSuffix), filepath.Join(m.dir, id+listedSuffix))
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, _, err = m.read(id + listedSuffix); err != nil {
 			return err
@@ -153,7 +162,7 @@ func (m *Manifests) Confirm(id string) error {
 	if err != nil {
 		return fmt.Errorf("raftstore: confirm manifest: %w", err)
 	}
-	if err := syncDir(m.dir); err != nil {
+	if err := m.files.SyncDir(m.dir); err != nil {
 		return err
 	}
 	return m.reap()
@@ -162,13 +171,13 @@ func (m *Manifests) Confirm(id string) error {
 // reap removes all but the newest manifests, and pending ones that are older
 // than the newest listed one. m.mu is held.
 func (m *Manifests) reap() error {
-	entries, err := os.ReadDir(m.dir)
+	names, err := m.files.ReadDir(m.dir)
 	if err != nil {
 		return fmt.Errorf("raftstore: reap manifests: %w", err)
 	}
 	listed, newest := 0, ""
-	for _, e := range slices.Backward(entries) {
-		id, ok := strings.CutSuffix(e.Name(), listedSuffix)
+	for _, name := range slices.Backward(names) {
+		id, ok := strings.CutSuffix(name, listedSuffix)
 		if !ok {
 			continue
 		}
@@ -176,14 +185,14 @@ func (m *Manifests) reap() error {
 			newest = id
 		}
 		if listed > keepManifests {
-			if err := os.Remove(filepath.Join(m.dir, e.Name())); err != nil {
+			if err := m.files.Remove(filepath.Join(m.dir, name)); err != nil {
 				return fmt.Errorf("raftstore: reap manifests: %w", err)
 			}
 		}
 	}
-	for _, e := range entries {
-		if id, ok := strings.CutSuffix(e.Name(), pendingSuffix); ok && id < newest {
-			if err := os.Remove(filepath.Join(m.dir, e.Name())); err != nil {
+	for _, name := range names {
+		if id, ok := strings.CutSuffix(name, pendingSuffix); ok && id < newest {
+			if err := m.files.Remove(filepath.Join(m.dir, name)); err != nil {
 				return fmt.Errorf("raftstore: reap manifests: %w", err)
 			}
 		}
@@ -192,7 +201,7 @@ func (m *Manifests) reap() error {
 }
 
 func (m *Manifests) read(name string) (*raft.SnapshotMeta, []byte, error) {
-	b, err := os.ReadFile(filepath.Join(m.dir, name))
+	b, err := m.files.ReadFile(filepath.Join(m.dir, name))
 	if err != nil {
 		return nil, nil, fmt.Errorf("raftstore: read manifest: %w", err)
 	}
@@ -268,13 +277,13 @@ func (s *sink) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	path := filepath.Join(m.dir, s.meta.ID)
-	if err := writeSynced(path+tempSuffix, b); err != nil {
+	if err := m.files.WriteFile(path+tempSuffix, b); err != nil {
 		return err
 	}
-	if err := os.Rename(path+tempSuffix, path+suffix); err != nil {
+	if err := m.files.Rename(path+tempSuffix, path+suffix); err != nil {
 		return fmt.Errorf("raftstore: manifest: %w", err)
 	}
-	if err := syncDir(m.dir); err != nil {
+	if err := m.files.SyncDir(m.dir); err != nil {
 		return err
 	}
 	return m.reap()

@@ -49,6 +49,8 @@ type Config struct {
 	// beneath raft-wal's segments: the seams for injected faults.
 	Wrap  func(raft.LogStore, raft.StableStore) (raft.LogStore, raft.StableStore)
 	Files types.VFS
+	// Model, where not nil, is what the stores stand on instead of Dir.
+	Model *Model
 }
 
 // Stores are the open stores of one node.
@@ -73,6 +75,9 @@ var ErrLocked = errors.New("raft stores are in use by another process")
 // Open opens or creates the stores. Existence is the caller's to judge, by
 // State: an empty directory is a node that was never in a cluster.
 func Open(cfg Config) (_ *Stores, err error) {
+	if cfg.Model != nil {
+		return openModel(cfg)
+	}
 	s := new(Stores)
 	defer func() {
 		if err != nil {
@@ -110,15 +115,7 @@ func Open(cfg Config) (_ *Stores, err error) {
 		s.closers = append(s.closers, w)
 		logs = w
 	}
-	var terms raft.StableStore = bolt
-	if cfg.Wrap != nil {
-		logs, terms = cfg.Wrap(logs, terms)
-	}
-	s.log = NewLog(logs, guard)
-	if s.Log, err = raft.NewLogCache(cacheSize, s.log); err != nil {
-		return nil, fmt.Errorf("raftstore: %w", err)
-	}
-	if s.Vote, err = OpenVote(&stable{StableStore: terms, guard: guard}); err != nil {
+	if err := s.assemble(cfg, guard, logs, bolt); err != nil {
 		return nil, err
 	}
 	if s.Manifests, err = OpenManifests(filepath.Join(cfg.Dir, "manifests")); err != nil {

@@ -30,12 +30,19 @@ var errNotFound = errors.New("not found")
 // The current term is written at once. Safe for concurrent use, though raft
 // calls it from one goroutine.
 type Vote struct {
-	mu    sync.Mutex // guards the fields below
 	under raft.StableStore
-	rec   voteRecord
-	found bool
+	// writing is a lock, full while held: it serialises writes, and its holder
+	// alone uses held. It is a channel since it is held during I/O, and who waits
+	// for a channel is blocked in the eyes of testing/synctest.
+	writing chan struct{}
 	// held is a vote's term that waits for its candidate; 0 is none.
 	held uint64
+
+	// mu guards the fields below. It is never held during I/O: a vote that takes
+	// its time must not keep others from what is known.
+	mu    sync.Mutex
+	rec   voteRecord
+	found bool
 }
 
 // voteRecord is stored as
@@ -79,7 +86,7 @@ func decodeVote(b []byte) (voteRecord, error) {
 // OpenVote reads the record of a stable store, which it then owns. A record
 // that does not decode is an error: a node that forgot its vote must not run.
 func OpenVote(under raft.StableStore) (*Vote, error) {
-	v := &Vote{under: under}
+	v := &Vote{under: under, writing: make(chan struct{}, 1)}
 	b, err := under.Get([]byte(keyRecord))
 	switch {
 	case err != nil && err.Error() == errNotFound.Error():
@@ -101,22 +108,31 @@ func (v *Vote) Term() uint64 {
 	return v.rec.term
 }
 
-// write stores next; its return is the commit point. v.mu is held.
+// current returns the record.
+func (v *Vote) current() voteRecord {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.rec
+}
+
+// write stores next; its return is the commit point. writing is held.
 func (v *Vote) write(next voteRecord) error {
 	if err := v.under.Set([]byte(keyRecord), next.encode()); err != nil {
 		return fmt.Errorf("raftstore: write vote: %w", err)
 	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.rec, v.found = next, true
 	return nil
 }
 
 // SetUint64 implements raft.StableStore for raft's two terms.
 func (v *Vote) SetUint64(key []byte, val uint64) error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	v.writing <- struct{}{}
+	defer func() { <-v.writing }()
 	switch string(key) {
 	case keyCurrentTerm:
-		next := v.rec
+		next := v.current()
 		next.term = val
 		return v.write(next)
 	case keyLastVoteTerm:
@@ -128,8 +144,8 @@ func (v *Vote) SetUint64(key []byte, val uint64) error {
 
 // Set implements raft.StableStore for the candidate of a vote.
 func (v *Vote) Set(key, val []byte) error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	v.writing <- struct{}{}
+	defer func() { <-v.writing }()
 	if string(key) != keyLastVoteCand {
 		return fmt.Errorf("raftstore: unknown stable key %q", key)
 	}
@@ -139,7 +155,7 @@ func (v *Vote) Set(key, val []byte) error {
 	if len(val) > 1<<16-1 {
 		return fmt.Errorf("raftstore: candidate has %d bytes, limit 65535", len(val))
 	}
-	next := v.rec
+	next := v.current()
 	next.voteTerm, next.candidate = v.held, append([]byte(nil), val...)
 	if err := v.write(next); err != nil {
 		return err

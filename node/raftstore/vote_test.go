@@ -3,6 +3,7 @@ package raftstore_test
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
 
 	"github.com/hashicorp/raft"
 
@@ -168,4 +169,41 @@ func FuzzVoteRecord(f *testing.F) {
 			}
 		})
 	}
+}
+
+// hungStable is a stable store whose writes wait.
+type hungStable struct {
+	*raft.InmemStore
+	until chan struct{}
+}
+
+func (h hungStable) Set(key, val []byte) error {
+	<-h.until
+	return h.InmemStore.Set(key, val)
+}
+
+// TestVoteHangs: while a vote is written, what is known of the one before is told. A
+// node whose disk hangs answers others as long as it lives.
+func TestVoteHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		under := hungStable{raft.NewInmemStore(), make(chan struct{}, 1)}
+		v, err := raftstore.OpenVote(under)
+		if err != nil {
+			t.Fatal(err)
+		}
+		under.until <- struct{}{}
+		if err := v.SetUint64([]byte("CurrentTerm"), 3); err != nil {
+			t.Fatal(err)
+		}
+		written := make(chan error)
+		go func() { written <- v.SetUint64([]byte("CurrentTerm"), 4) }()
+		synctest.Wait()
+		if term := v.Term(); term != 3 {
+			t.Errorf("term %d while the next is written, want 3", term)
+		}
+		close(under.until)
+		if err := <-written; err != nil || v.Term() != 4 {
+			t.Errorf("term %d, %v, want 4", v.Term(), err)
+		}
+	})
 }

@@ -1,0 +1,51 @@
+package node
+
+import (
+	"context"
+	"net"
+
+	"github.com/exonode/exonode/ledger"
+	"github.com/exonode/exonode/membership"
+	"github.com/exonode/exonode/node/raftstore"
+	"github.com/exonode/exonode/outbox"
+)
+
+// Ground is what a node stands on where that is not the operating system: the seams
+// for a simulation of a whole cluster in one process, test/sim. A field that is nil is
+// the operating system's. The data directory keeps only what is written once: its
+// format, identity, incarnation and log key.
+type Ground struct {
+	// Listen opens the listener for peers, and that for the API; the addresses
+	// of what it returns are *net.TCPAddr.
+	Listen func(addr string) (net.Listener, error)
+	// Dial opens a connection to where a peer listens.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
+	// Gossip changes how gossip is configured, its transport above all.
+	Gossip func(*membership.GossipConfig)
+	// Stores are beneath raft.
+	Stores *raftstore.Model
+	// Ledger changes the options of the ledger, its file system above all.
+	Ledger func(*ledger.Options)
+	// Outbox and Promises are the files of those.
+	Outbox   outbox.FS
+	Promises membership.FS
+	// Die ends the node at a point where a fault has it crash. What calls it
+	// goes on once it returns, and must not matter to anybody any more.
+	Die func()
+}
+
+// listen opens a listener; what names it in errors.
+func (g *Ground) listen(what, addr string) (net.Listener, error) {
+	if g.Listen != nil {
+		return g.Listen(addr)
+	}
+	return listen(what, addr)
+}
+
+// outboxOptions are those of the outbox.
+func (g *Ground) outboxOptions() outbox.Options {
+	if g.Outbox == nil {
+		return outbox.Options{}
+	}
+	return outbox.Options{Wrap: func(outbox.FS) outbox.FS { return g.Outbox }}
+}
