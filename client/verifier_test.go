@@ -53,8 +53,8 @@ func TestVerifierCatches(t *testing.T) {
 		problem string
 	}{
 		"shrunk":           {func(cl *cluster) { cl.clear() }, 5, "shrank"},
-		"same size":        {func(cl *cluster) { cl.clear(); cl.head.Time = 1 << 62 }, 10, "another root"},
-		"forked and grew":  {func(cl *cluster) { cl.clear(); cl.head.Time = 1 << 62 }, 15, "does not begin with"},
+		"same size":        {func(cl *cluster) { cl.clear(); cl.head.Time = 1 << 61 }, 10, "another root"},
+		"forked and grew":  {func(cl *cluster) { cl.clear(); cl.head.Time = 1 << 61 }, 15, "does not begin with"},
 		"lost by recovery": {func(cl *cluster) { cl.clear(); cl.epoch = 1 }, 5, "recovery"},
 		"another chain":    {func(cl *cluster) { cl.clear(); cl.id[0] ^= 1 }, 15, "another chain"},
 	}
