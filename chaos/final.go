@@ -21,8 +21,7 @@ import (
 // chain verified.
 func (r *run) final(ctx context.Context, admin *client.Client, size uint64) (*history.Final, error) {
 	f := &history.Final{Size: size}
-	tree := new(chain.Tree)
-	roots := make(map[uint64]chain.Hash)
+	var roots map[uint64]chain.Hash
 	wanted := r.wantedRoots()
 	wanted[size] = true
 	for i, addr := range r.addrs {
@@ -30,19 +29,14 @@ func (r *run) final(ctx context.Context, admin *client.Client, size uint64) (*hi
 			continue // it was removed
 		}
 		replica := history.Replica{Node: r.names[i]}
-		entries, err := r.replica(ctx, admin, addr, size, &replica, func(header []byte) {
-			if len(f.Replicas) == 0 {
-				tree.Append(header, func(int, uint64, []byte) {})
-				if n := tree.Size(); wanted[n] {
-					roots[n] = tree.Root()
-				}
-			}
-		})
-		if err != nil {
+		entries, found, err := r.replica(ctx, admin, addr, size, &replica, wanted)
+		switch {
+		case ctx.Err() != nil:
 			return nil, fmt.Errorf("read the chain of %s: %w", r.names[i], err)
-		}
-		if len(f.Replicas) == 0 {
-			f.Entries = entries
+		case err != nil: // a node that has lost its chain is what the run looks for
+			replica.Problems = append(replica.Problems, err.Error())
+		case f.Entries == nil:
+			f.Entries, roots = entries, found
 		}
 		r.verify(ctx, addr, &replica)
 		f.Replicas = append(f.Replicas, replica)
@@ -68,12 +62,13 @@ func (r *run) wantedRoots() map[uint64]bool {
 	return wanted
 }
 
-// replica reads the first size entries of one node.
-func (r *run) replica(ctx context.Context, admin *client.Client, addr string, size uint64, out *history.Replica, each func(header []byte)) ([]history.Entry, error) {
+// replica reads the first size entries of one node, and the roots at the sizes wanted.
+func (r *run) replica(ctx context.Context, admin *client.Client, addr string, size uint64, out *history.Replica, wanted map[uint64]bool) ([]history.Entry, map[uint64]chain.Hash, error) {
 	reader, err := admin.On(addr)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	roots := make(map[uint64]chain.Hash)
 	reader = reader.At(client.Session) // at least what the last append was acknowledged with
 	var entries []history.Entry
 	digest := blake3.New()
@@ -86,26 +81,28 @@ func (r *run) replica(ctx context.Context, admin *client.Client, addr string, si
 	}
 	for e, err := range reader.List(ctx, client.ListQuery{To: size}) {
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if e.Sequence != uint64(len(entries)) {
-			return nil, fmt.Errorf("entry %d comes where %d is due", e.Sequence, len(entries))
+			return nil, nil, fmt.Errorf("entry %d comes where %d is due", e.Sequence, len(entries))
 		}
 		put(e.Record.Header)
 		put(e.Record.Envelope)
 		tree.Append(e.Record.Header, func(int, uint64, []byte) {})
-		each(e.Record.Header)
+		if n := tree.Size(); wanted[n] {
+			roots[n] = tree.Root()
+		}
 		entries = append(entries, history.Entry{Sequence: e.Sequence, Hash: e.Hash, Key: e.Header.Key(), Kind: e.Header.Kind, Time: e.Header.Time})
 	}
 	if uint64(len(entries)) != size {
-		return nil, fmt.Errorf("it has %d entries, want %d", len(entries), size)
+		return nil, nil, fmt.Errorf("it has %d entries, want %d", len(entries), size)
 	}
 	out.Size, out.Root = size, tree.Root()
 	if size > 0 {
 		out.Hash = entries[size-1].Hash
 	}
 	digest.Sum(out.Digest[:0])
-	return entries, nil
+	return entries, roots, nil
 }
 
 // verify has the program verify a node's chain, verdicts included, as anybody would.
