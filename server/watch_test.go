@@ -240,7 +240,8 @@ func TestListOfLargeEntries(t *testing.T) {
 
 // A session read that waits in vain says that the node is behind.
 func TestSessionReadBehind(t *testing.T) {
-	r := start(t, func(c *server.Config) { c.RequestTimeout = time.Millisecond })
+	// Long enough for the read to begin its wait on a busy machine.
+	r := start(t, func(c *server.Config) { c.RequestTimeout = 300 * time.Millisecond })
 	_, err := r.ledger().Head(t.Context(), &exonodev1.HeadRequest{Consistency: &exonodev1.Consistency{
 		Level: exonodev1.ConsistencyLevel_CONSISTENCY_LEVEL_SESSION, Sequence: 9,
 	}})
