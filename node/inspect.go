@@ -68,12 +68,12 @@ func ReadLogAhead(path string, applied uint64) (ahead LogAhead, err error) {
 	}
 	for i := max(first, applied+1); i <= ahead.Last && i > 0; i++ {
 		var entry raft.Log
-		err := log.GetLog(i, &entry)
+		err := raftstore.ReadLog(log, i, &entry)
 		if errors.Is(err, raft.ErrLogNotFound) {
 			continue // boltdb's hole behind an install
 		}
 		if err != nil {
-			return ahead, fmt.Errorf("read raft's log entry %d: %w", i, err)
+			return ahead, fmt.Errorf("read raft's log beyond what the ledger has applied (index %d): %w", applied, err)
 		}
 		if entry.Type == raft.LogCommand {
 			ahead.Commands++

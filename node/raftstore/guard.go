@@ -134,12 +134,17 @@ func (l *Log) LastIndex() (uint64, error) {
 }
 
 // GetLog implements raft.LogStore. The error is raft.ErrLogNotFound itself
-// where the entry is missing: replication compares with it.
+// where the entry is missing: replication compares with it. Any other fails the
+// guard: a log that can't be read is as bad as one that can't be written.
 func (l *Log) GetLog(index uint64, log *raft.Log) error {
 	if err := l.guard.Err(); err != nil {
 		return err
 	}
-	return l.under.GetLog(index, log)
+	err := ReadLog(l.under, index, log)
+	if err == nil || err == raft.ErrLogNotFound { //nolint:errorlint // the exact error
+		return err
+	}
+	return l.guard.fail(fmt.Errorf("read the raft log: %w", err))
 }
 
 // StoreLog implements raft.LogStore.
@@ -148,7 +153,8 @@ func (l *Log) StoreLog(log *raft.Log) error { return l.StoreLogs([]*raft.Log{log
 // StoreLogs implements raft.LogStore; it returns after the entries are
 // fsynced.
 func (l *Log) StoreLogs(logs []*raft.Log) error {
-	return l.guard.do("append to the raft log", func() error { return l.under.StoreLogs(logs) })
+	stored := withSums(logs)
+	return l.guard.do("append to the raft log", func() error { return l.under.StoreLogs(stored) })
 }
 
 // DeleteRange implements raft.LogStore.
