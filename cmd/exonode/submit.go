@@ -72,6 +72,10 @@ the exit status is then 1.`,
 			} else if lines {
 				return a.submitLines(cmd.Context(), &f)
 			}
+			if cmd.Flags().Changed("id") && f.id == "" {
+				// A variable that is not set, say: each retry would be another event.
+				return usagef("--id is empty: give an id, or leave the flag out for a fresh one")
+			}
 			ev, err := f.event(a.stdin)
 			if err != nil {
 				return err
