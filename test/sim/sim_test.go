@@ -30,7 +30,7 @@ func TestSeeds(t *testing.T) {
 	if *seeds != "" {
 		t.Skip("TestSim runs")
 	}
-	last := uint64(20)
+	last := uint64(8)
 	if testing.Short() {
 		last = 2
 	}
