@@ -97,6 +97,10 @@ type GossipEvent struct {
 type Gossip struct {
 	cfg   GossipConfig
 	list  *memberlist.Memberlist
+	// addr is where it is advertised. It is read once, before anybody is
+	// contacted: memberlist writes the local node without a lock that others may
+	// take.
+	addr netip.AddrPort
 	since time.Time
 
 	// life orders Leave before Close: memberlist panics on a leave after
@@ -144,6 +148,9 @@ func NewGossip(cfg GossipConfig) (*Gossip, error) {
 	if g.list, err = memberlist.Create(conf); err != nil {
 		return nil, fmt.Errorf("membership: gossip on %s: %w", cfg.Bind, listenError(cfg, err))
 	}
+	local := g.list.LocalNode()
+	ip, _ := netip.AddrFromSlice(local.Addr) // memberlist's own
+	g.addr = netip.AddrPortFrom(ip.Unmap(), local.Port)
 	go g.deliver() // joined by Close, through done
 	return g, nil
 }
@@ -259,11 +266,7 @@ func HostAddr() (netip.Addr, error) {
 }
 
 // Addr is where this node's gossip is advertised.
-func (g *Gossip) Addr() netip.AddrPort {
-	n := g.list.LocalNode()
-	ip, _ := netip.AddrFromSlice(n.Addr) // memberlist's own
-	return netip.AddrPortFrom(ip.Unmap(), n.Port)
-}
+func (g *Gossip) Addr() netip.AddrPort { return g.addr }
 
 // Since is when this node began to listen.
 func (g *Gossip) Since() time.Time { return g.since }
