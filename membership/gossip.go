@@ -95,12 +95,12 @@ type GossipEvent struct {
 // Gossip is this node's part in the gossip of its cluster. It knows who seems
 // alive, and decides nothing. Safe for concurrent use.
 type Gossip struct {
-	cfg   GossipConfig
-	list  *memberlist.Memberlist
+	cfg  GossipConfig
+	list *memberlist.Memberlist
 	// addr is where it is advertised. It is read once, before anybody is
 	// contacted: memberlist writes the local node without a lock that others may
 	// take.
-	addr netip.AddrPort
+	addr  netip.AddrPort
 	since time.Time
 
 	// life orders Leave before Close: memberlist panics on a leave after
