@@ -471,11 +471,13 @@ func TestVerifyAcks(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
-	for _, addresses := range [][]string{nil, {""}, {"localhost"}, {"ftp://a:1"}, {"http://a:1/path"}, {"http://user@a:1"}, {"::1"}} {
+	for _, addresses := range [][]string{nil, {""}, {"localhost"}, {"ftp://a:1"}, {"http://a:1/path"}, {"http://user@a:1"}, {"::1"}, {"a:65536"}} {
 		c, err := client.New(client.Config{Addresses: addresses})
 		if err == nil {
 			t.Errorf("%q: no error", addresses)
 			c.Close()
+		} else if len(addresses) > 0 && !errors.Is(err, client.ErrAddress) {
+			t.Errorf("%q: %v", addresses, err)
 		}
 	}
 	c, err := client.New(client.Config{Addresses: []string{"a:1", "http://a:1/", "https://b", "[::1]:7"}, Transport: http.DefaultTransport})

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -159,23 +160,25 @@ func parseAddress(a string, useTLS bool) (*url.URL, error) {
 	}
 	u, err := url.Parse(raw)
 	if err != nil {
-		return nil, fmt.Errorf("client: bad address %q: %s", a, hint)
+		return nil, fmt.Errorf("client: %w %q: %s", ErrAddress, a, hint)
 	}
 	if u.Scheme != "http" && u.Scheme != "https" {
-		return nil, fmt.Errorf("client: bad address %q: scheme %q; %s", a, u.Scheme, hint)
+		return nil, fmt.Errorf("client: %w %q: scheme %q; %s", ErrAddress, a, u.Scheme, hint)
 	}
 	if u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
-		return nil, fmt.Errorf("client: bad address %q: %s", a, hint)
+		return nil, fmt.Errorf("client: %w %q: %s", ErrAddress, a, hint)
 	}
 	if u.Port() == "" {
 		if !strings.Contains(a, "://") {
-			return nil, fmt.Errorf("client: address %q has no port: %s", a, hint)
+			return nil, fmt.Errorf("client: %w %q has no port: %s", ErrAddress, a, hint)
 		}
 		port := "80"
 		if u.Scheme == "https" {
 			port = "443"
 		}
 		u.Host = net.JoinHostPort(u.Hostname(), port)
+	} else if _, err := strconv.ParseUint(u.Port(), 10, 16); err != nil {
+		return nil, fmt.Errorf("client: %w %q: port %s is not one of 1 to 65535", ErrAddress, a, u.Port())
 	}
 	u.Path = ""
 	return u, nil

@@ -22,6 +22,9 @@ import (
 // was closed, or began later.
 var ErrClosed = errors.New("client: closed")
 
+// ErrAddress is wrapped where an address of a Config can't be one.
+var ErrAddress = errors.New("bad address")
+
 // errRetryFor is why a call without a deadline was given up.
 var errRetryFor = errors.New("no answer for as long as calls are retried")
 
@@ -54,7 +57,7 @@ func (e *IncompleteError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "event %q of source %q was not acknowledged: %v", e.Key.ID, e.Key.Source, e.Cause)
 	if e.Last != nil {
-		fmt.Fprintf(&b, "; last failure: %v", e.Last)
+		fmt.Fprintf(&b, "; last failure: %s", e.last())
 	}
 	if e.Sent {
 		b.WriteString("; it may be in the chain: submit it again with the same id, or look it up")
@@ -62,6 +65,15 @@ func (e *IncompleteError) Error() string {
 		b.WriteString("; it was not written: submit it again")
 	}
 	return b.String()
+}
+
+// last is Last's text. A node's refusal says of its own attempt what became of the event,
+// which is not what became of the attempts before it: its code is enough.
+func (e *IncompleteError) last() string {
+	if code := api.CodeOf(e.Last); code != "" {
+		return string(code)
+	}
+	return e.Last.Error()
 }
 
 // Unwrap returns Cause and Last.

@@ -24,7 +24,7 @@ func CheckListen(addr string, tls, riskAccepted bool) error {
 		Code:    api.Precondition,
 		Field:   "api.listen",
 		Message: fmt.Sprintf("the API would listen at %s without TLS, and it is not loopback", addr),
-		Hint:    "configure a certificate, listen at 127.0.0.1, or accept the risk explicitly",
+		Hint:    "configure a certificate (--tls-cert, --tls-key), listen at 127.0.0.1, or accept the risk with --api-insecure",
 	}
 }
 

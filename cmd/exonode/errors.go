@@ -124,11 +124,12 @@ var known = []struct {
 	code code
 	hint string
 }{
+	{client.ErrAddress, codeUsage, ""},
 	{node.ErrForeignData, codeForeignData, ""},
-	{node.ErrNewerData, codeNewerData, ""},
-	{node.ErrOtherCluster, codeOtherCluster, ""},
+	{node.ErrNewerData, codeNewerData, "run the exonode that wrote it, or a newer one: data is never taken back to an older format"},
+	{node.ErrOtherCluster, codeOtherCluster, "give that cluster's file with --cluster, or another directory with --data"},
 	{node.ErrDataInUse, codeDataInUse, ""},
-	{node.ErrDataAccess, codeDataAccess, ""},
+	{node.ErrDataAccess, codeDataAccess, "correct its permissions or owner, make room on its disk, or choose another directory with --data"},
 	{node.ErrDataMissing, codeDataMissing, ""},
 	{node.ErrClusterFile, codeClusterFile, ""},
 	{membership.ErrWrongSecret, codeWrongSecret, "the cluster file is of this cluster, but its secret is not: copy the file again from a node that is in the cluster"},

@@ -27,6 +27,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/ledger"
 	"github.com/exonode/exonode/node"
 	"github.com/exonode/exonode/server"
@@ -263,9 +264,10 @@ func makeAuthority(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// damage is `damage DIR TABLE NUMBER`: it flips a bit in the middle of a row of a
-// stopped node's ledger, behind the back of the store's checksums. TABLE is
-// header, envelope or tile (of level 0); NUMBER is the sequence or index.
+// damage is `damage DIR TABLE NUMBER [FIELD]`: it flips a bit of a row of a stopped
+// node's ledger, behind the back of the store's checksums. TABLE is header, envelope or
+// tile (of level 0); NUMBER is the sequence or index. The bit is in the middle of the
+// row, or of a header's FIELD: node or previous.
 func damage(ts *testscript.TestScript, _ bool, args []string) {
 	n, err := strconv.ParseUint(args[2], 10, 64)
 	ts.Check(err)
@@ -281,7 +283,18 @@ func damage(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	changed := append([]byte(nil), value...)
 	ts.Check(closer.Close())
-	changed[len(changed)/2] ^= 1
+	at := len(changed) / 2
+	if len(args) > 3 {
+		h, err := chain.DecodeHeader(changed)
+		ts.Check(err)
+		field := map[string]string{"node": h.SealingNode, "previous": string(h.Previous[:])}[args[3]]
+		at = bytes.Index(changed, []byte(field)) + len(field)/2
+		// Of a text, to another letter: as a text it stays good.
+		for args[3] == "node" && (changed[at] < 'b' || changed[at] >= 'z') {
+			at++
+		}
+	}
+	changed[at] ^= 1
 	ts.Check(db.Set(key, changed, pebble.Sync))
 	ts.Check(db.Close())
 }

@@ -31,6 +31,7 @@ type submitFlags struct {
 
 	// Of many.
 	file, run, resume string
+	acks              bool
 }
 
 func (a *app) submitCommand() *cobra.Command {
@@ -57,7 +58,8 @@ With --resume FILE the run's name and how far it got are kept in FILE: after an
 interruption, of whatever kind, the same command goes on where it was.
 
 A line that is refused is reported with its number and does not stop the others;
-the exit status is then 1.`,
+the exit status is then 1. With --acks each acknowledged line is reported too, with
+the sequence of its entry.`,
 		Example: `  exonode submit --kind agent.exit --data '{"agent_id":"a1","pid":71,"exit_code":0}'
   exonode submit --kind agent.spawn --effect risk=0.3,privacy=0.1 --data @spawn.json
   exonode submit --file events.jsonl --resume events.state
@@ -98,7 +100,8 @@ the exit status is then 1.`,
 	flags.StringVar(&f.file, "file", "", "`file` of JSON lines, - for standard input")
 	flags.StringVar(&f.run, "run", "", "`name` of this run, from which ids of lines without one follow (default: a fresh one)")
 	flags.StringVar(&f.resume, "resume", "", "state `file`: go on where the run that is in it was, or begin one")
-	operands(cmd, "kind", "id", "subject", "data", "content-type", "effect", "cause", "priority", "extension", "file", "run", "resume")
+	flags.BoolVar(&f.acks, "acks", false, "of many: print each acknowledged line, with the sequence of its entry")
+	operands(cmd, "acks", "kind", "id", "subject", "data", "content-type", "effect", "cause", "priority", "extension", "file", "run", "resume")
 	completeKinds(cmd)
 	return cmd
 }
@@ -123,10 +126,10 @@ func (f *submitFlags) manyLines(cmd *cobra.Command, stdin io.Reader) (bool, erro
 			single = append(single, "--"+name)
 		}
 	}
-	many := f.file != "" || f.run != "" || f.resume != ""
+	many := f.file != "" || f.run != "" || f.resume != "" || f.acks
 	switch {
 	case many && len(single) > 0:
-		return false, usagef("%s describes one event, and --file, --run and --resume are for many: give one or the other", strings.Join(single, ", "))
+		return false, usagef("%s describes one event, and --file, --run, --resume and --acks are for many: give one or the other", strings.Join(single, ", "))
 	case many:
 		return true, nil
 	case len(single) > 0 && f.kind == "":

@@ -24,6 +24,7 @@ type linesRun struct {
 	state *runState
 	bar   progress
 	input *countingReader
+	acks  bool // print them
 
 	// mu guards lines: the numbers of the lines that were handed to the pump
 	// and are not answered yet, with their ids.
@@ -35,6 +36,12 @@ type linesRun struct {
 type handed struct {
 	line uint64
 	id   string
+}
+
+// ackedLine is a line that is in the chain, as it is printed.
+type ackedLine struct {
+	Line uint64 `json:"line"`
+	ackView
 }
 
 // refusedLine is a line that is not in the chain, as it is printed.
@@ -68,7 +75,7 @@ func (a *app) submitLines(ctx context.Context, f *submitFlags) (err error) {
 		return err
 	}
 	defer c.Close()
-	r := &linesRun{a: a, state: state, input: &countingReader{r: in}, bar: a.progress("submitting", size, true)}
+	r := &linesRun{a: a, state: state, acks: f.acks, input: &countingReader{r: in}, bar: a.progress("submitting", size, true)}
 	began := time.Now()
 	result := linesResult{Run: state.Run, Resumed: state.Done}
 	if state.Done > 0 {
@@ -200,7 +207,23 @@ func (r *linesRun) acked(_ uint64, ack client.Ack, err error) error {
 	}
 	r.state.Done++
 	r.state.LastID = h.id
+	if err == nil && r.acks {
+		return r.accept(h.line, ack)
+	}
 	return nil
+}
+
+// accept reports a line that is in the chain.
+func (r *linesRun) accept(line uint64, ack client.Ack) (err error) {
+	v := newAckView(ack)
+	r.bar.aside(func() {
+		if r.a.output == "json" {
+			err = r.a.emitLine(ackedLine{line, v})
+			return
+		}
+		_, err = fmt.Fprintf(r.a.stdout, "line %d: %s %d %s\n", line, v.Outcome, v.Sequence, v.ID)
+	})
+	return err
 }
 
 // refuse reports a line that is not in the chain.

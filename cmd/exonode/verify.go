@@ -302,6 +302,8 @@ func (a *app) verify(ctx context.Context, t *target) *verification {
 	var bad *chain.BadEntryError
 	if errors.As(v.err, &bad) {
 		v.Bad = &badView{Sequence: &bad.Sequence, Part: string(bad.Part), Problem: bad.Err.Error()}
+		// The entry may have been found bad by its successors.
+		v.Entries = min(v.Entries, bad.Sequence-min(bad.Sequence, v.From))
 	} else if errors.Is(v.err, export.ErrFormat) || errors.Is(v.err, export.ErrOrder) {
 		v.Bad = &badView{Part: "export", Problem: v.err.Error()}
 	}
