@@ -221,7 +221,7 @@ func (m *machine) crash(l *life) {
 		l.card.end()
 		m.mu.Lock()
 		m.disk, m.life = l.disk.crash(), nil
-		m.last = fmt.Sprintf("crashed at %v", m.c.rec.Now())
+		m.last = fmt.Sprintf("crashed at %v", m.c.now())
 		if fatal := l.fatal.Load(); fatal != nil {
 			m.last += fmt.Sprintf(": %v", *fatal)
 		}
@@ -255,7 +255,7 @@ func (m *machine) ended(l *life) {
 	}
 	removed := errors.Is(l.err, membership.ErrRemoved)
 	m.gone = m.gone || removed
-	m.last = fmt.Sprintf("ended at %v: %v", m.c.rec.Now(), l.err)
+	m.last = fmt.Sprintf("ended at %v: %v", m.c.now(), l.err)
 	if removed {
 		m.c.seen.add("nodes removed")
 	}
