@@ -58,9 +58,11 @@ const (
 // callers ask for the current one each time.
 type raftHost struct {
 	timing Timing
-	id     raft.ServerID
-	fsm    *raftFSM
-	stores *raftstore.Stores
+	// noPreVote is Without.PreVote.
+	noPreVote bool
+	id        raft.ServerID
+	fsm       *raftFSM
+	stores    *raftstore.Stores
 	// attach begins a session of the transport.
 	attach func() (raftSession, error)
 	logger *slog.Logger
@@ -86,6 +88,7 @@ func (h *raftHost) config() *raft.Config {
 	// The ledger is its own snapshot; a manifest says where it stood.
 	c.NoSnapshotRestoreOnStart = true
 	c.NoLegacyTelemetry = true
+	c.PreVoteDisabled = h.noPreVote
 	c.Logger = hclogTo(h.logger)
 	return c
 }

@@ -35,6 +35,14 @@ type Config struct {
 	Kinds []string
 	// Bug is planted, so that the checks show that they find it.
 	Bug Bug
+	// Steps, where not nil, are done instead of faults that the seed draws; a trap's.
+	Steps func(*cluster)
+	// Silence is the longest time without an acknowledged append: 80 s.
+	Silence time.Duration
+	// WriteTimeout is the deadline of a write of raft's log: 3 s.
+	WriteTimeout time.Duration
+	// Without are guards of the node that are left out.
+	Without node.Without
 	// Dir is a directory for what nodes write once.
 	Dir string
 	// Log takes what the nodes log; nil is nobody.
@@ -139,6 +147,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Think == 0 {
 		c.Think = 500 * time.Millisecond
+	}
+	if c.Silence == 0 {
+		c.Silence = 2 * longest
+	}
+	if c.WriteTimeout == 0 {
+		c.WriteTimeout = writeTimeout
 	}
 	if c.Clients == 0 {
 		c.Clients = 6
@@ -248,7 +262,11 @@ func (c *cluster) run(out *Outcome) {
 	c.rec = history.NewRecorder()
 	load := c.startLoad()
 	defer load.stop()
-	c.suffer(c.schedule())
+	if c.cfg.Steps != nil {
+		c.cfg.Steps(c)
+	} else {
+		c.suffer(c.schedule())
+	}
 	c.heal()
 	time.Sleep(3 * time.Second) // what was said under faults comes to an end
 	if !c.settled(2 * time.Minute) {

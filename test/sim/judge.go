@@ -58,8 +58,8 @@ func (c Config) limits() check.Limits {
 	sent := float64(c.Clients) / 2 / c.Think.Seconds()
 	return check.Limits{
 		Replicas: size,
-		Overall:  check.Bound{Rate: sent / 20, Silence: 2 * longest},
-		Fault:    check.Bound{Silence: 2 * longest},
+		Overall:  check.Bound{Rate: sent / 20, Silence: c.Silence},
+		Fault:    check.Bound{Silence: c.Silence},
 		ByKind:   map[string]check.Bound{healed: {Silence: 30*time.Second + 10*c.Think}},
 	}
 }

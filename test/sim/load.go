@@ -32,6 +32,22 @@ type client struct {
 	// seen is the highest sequence that it was told of, plus one.
 	seen uint64
 	mine []chain.Key
+	// at, where not nil, are the nodes that it asks, in turn.
+	at []*life
+}
+
+func (c *cluster) rng(stream int) *rand.Rand {
+	return rand.New(rand.NewPCG(c.cfg.Seed, 1000+uint64(stream)))
+}
+
+// pick chooses a node that runs; nil where the one that was chosen does not.
+func (cl *client) pick() *life {
+	if cl.at != nil {
+		l := cl.at[0]
+		cl.at = append(cl.at[1:], l)
+		return l
+	}
+	return cl.c.pick(cl.rng)
 }
 
 // load is a workload under way.
@@ -50,7 +66,7 @@ func (c *cluster) startLoad() *load {
 	l.writing, l.stopWriting = context.WithCancel(context.Background())
 	l.watching, l.giveUp = context.WithCancel(context.Background())
 	for i := range c.cfg.Clients {
-		cl := &client{c: c, id: i, rng: rand.New(rand.NewPCG(c.cfg.Seed, 1000+uint64(i)))}
+		cl := &client{c: c, id: i, rng: c.rng(i)}
 		l.clients.Go(func() {
 			cl.run(l.writing)
 			cl.last(l.watching)
@@ -260,7 +276,7 @@ func (cl *client) seal(e chain.Event) bool {
 	for {
 		err = errNobody
 		var ack server.Ack
-		if l := cl.c.pick(cl.rng); l != nil {
+		if l := cl.pick(); l != nil {
 			op.Node = l.m.name
 			ack, err = l.append(e)
 		}
@@ -324,7 +340,7 @@ func (cl *client) level(c history.Consistency) server.Consistency {
 
 // read does a read at any node, and records it.
 func (cl *client) read(kind history.Kind, c history.Consistency, f func(context.Context, *life, *history.Op) error) bool {
-	l := cl.c.pick(cl.rng)
+	l := cl.pick()
 	if l == nil {
 		return false
 	}

@@ -164,7 +164,7 @@ func (l *life) config(gossip *gossip) node.Config {
 		Discovery: node.Discovery{Seeds: m.c.seeds, Expect: m.expect()},
 		API:       node.API{Listen: net.JoinHostPort(m.host, apiPort), Insecure: true},
 		Storage: node.Storage{
-			WriteTimeout: writeTimeout, SnapshotLogs: snapshotLogs,
+			WriteTimeout: m.c.cfg.WriteTimeout, SnapshotLogs: snapshotLogs,
 		},
 		Timing: m.c.timing,
 		Logger: m.c.logger(m.name, m.lives), Fatal: l.failed, Chaos: true,
@@ -179,7 +179,7 @@ func (l *life) config(gossip *gossip) node.Config {
 			o.FS, o.CacheBytes, o.MemTableBytes = l.disk.files, 1<<20, 256<<10
 		},
 		Outbox: queueFiles{l.disk.files}, Promises: flat{l.disk.files, promiseDir},
-		Die: l.die,
+		Die: l.die, Without: m.c.cfg.Without,
 	}
 	return cfg
 }
