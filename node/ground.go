@@ -44,6 +44,8 @@ type Without struct {
 	// TransferMend: a raft that refuses everything for the sake of a transfer of
 	// leadership that never ends is left as it is.
 	TransferMend bool
+	// SnapshotMend: a manifest that can't be read is not made anew.
+	SnapshotMend bool
 }
 
 // listen opens a listener; what names it in errors.

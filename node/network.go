@@ -47,7 +47,7 @@ func (n *Node) openNetwork() (err error) {
 		return err
 	}
 	host := &raftHost{timing: n.cfg.Timing, id: transport.ServerID(n.identity.NodeID(), n.incarn), stores: n.stores, logger: n.log}
-	host.noPreVote = n.cfg.Ground.Without.PreVote
+	host.noPreVote, host.keepDamaged = n.cfg.Ground.Without.PreVote, n.cfg.Ground.Without.SnapshotMend
 	host.fsm = &raftFSM{FSM: n.fsm, holds: host.holds, restored: n.installed, stalled: n.cfg.Fatal, faults: n.faults, limit: n.cfg.Storage.ApplyTimeout}
 	host.started = n.watchRaft
 	n.host = host

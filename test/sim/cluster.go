@@ -41,6 +41,9 @@ type Config struct {
 	Silence time.Duration
 	// WriteTimeout is the deadline of a write of raft's log: 3 s.
 	WriteTimeout time.Duration
+	// SnapshotLogs is after how many log entries a snapshot is taken: 100, so that
+	// followers fall behind what the log keeps, in minutes.
+	SnapshotLogs uint64
 	// Without are guards of the node that are left out.
 	Without node.Without
 	// Dir is a directory for what nodes write once.
@@ -150,6 +153,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Silence == 0 {
 		c.Silence = 2 * longest
+	}
+	if c.SnapshotLogs == 0 {
+		c.SnapshotLogs = 100
 	}
 	if c.WriteTimeout == 0 {
 		c.WriteTimeout = writeTimeout

@@ -164,7 +164,7 @@ func (l *life) config(gossip *gossip) node.Config {
 		Discovery: node.Discovery{Seeds: m.c.seeds, Expect: m.expect()},
 		API:       node.API{Listen: net.JoinHostPort(m.host, apiPort), Insecure: true},
 		Storage: node.Storage{
-			WriteTimeout: m.c.cfg.WriteTimeout, SnapshotLogs: snapshotLogs,
+			WriteTimeout: m.c.cfg.WriteTimeout, SnapshotLogs: m.c.cfg.SnapshotLogs,
 		},
 		Timing: m.c.timing,
 		Logger: m.c.logger(m.name, m.lives), Fatal: l.failed, Chaos: true,
@@ -184,11 +184,8 @@ func (l *life) config(gossip *gossip) node.Config {
 	return cfg
 }
 
-const (
-	writeTimeout = 3 * time.Second
-	// snapshotLogs has followers fall behind what the log keeps, in minutes.
-	snapshotLogs = 100
-)
+// writeTimeout is Config.WriteTimeout's default.
+const writeTimeout = 3 * time.Second
 
 // failed is the node's Fatal: the process ends.
 func (l *life) failed(err error) {

@@ -62,6 +62,13 @@ var traps = []trap{
 		reached: func(o *Outcome) bool { return duplicates(o) > 0 },
 	},
 	{
+		name:    "unreadable-snapshot",
+		cfg:     Config{Steps: unreadableSnapshot, SnapshotLogs: 300, Think: 5 * time.Second, Silence: 30 * time.Second},
+		before:  func(c *Config) { c.Without.SnapshotMend = true },
+		harm:    "does not catch up",
+		reached: func(o *Outcome) bool { return o.Passed["manifests made anew"] > 0 && o.Passed["installs"] > 0 },
+	},
+	{
 		name:    "removed-node-calls-elections",
 		cfg:     Config{Steps: removedNode, Silence: 10 * time.Second},
 		reached: func(o *Outcome) bool { return o.Passed["nodes removed"] == 1 },
@@ -293,6 +300,40 @@ func failingStore(c *cluster) {
 		}
 		c.lead(l.m)
 		l.m.start()
+	}
+}
+
+// unreadableSnapshot damages the manifests of a leader, one of which a follower needs.
+func unreadableSnapshot(c *cluster) {
+	l := c.lead()
+	follower := c.without(l.m)[0].running()
+	c.note("crash", "a follower is away while the log goes on without it")
+	follower.m.crash(follower)
+	c.burst(fault{})
+	c.burst(fault{})
+	time.Sleep(3 * time.Second) // the second snapshot is made, and none is due soon
+	files := flat{l.disk.files, manifestDir}
+	names, err := files.ReadDir("")
+	must(err)
+	for _, name := range names {
+		b, err := files.ReadFile(name)
+		must(err)
+		b[len(b)/2] ^= 1
+		must(files.WriteFile(name, b))
+	}
+	if c.leading() != l.m {
+		c.problem("another leads by now")
+	}
+	c.note("bad-disk", "the leader's manifests are damaged, and the follower needs one")
+	follower.m.start()
+	for give := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
+		if f := follower.m.running(); f != nil && f.node.Ready() == nil && c.serves(context.Background(), f) {
+			return
+		}
+		if time.Now().After(give) {
+			c.problem("a follower does not catch up within a minute")
+			return
+		}
 	}
 }
 
