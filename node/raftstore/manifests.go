@@ -183,12 +183,9 @@ func (m *Manifests) reap() error {
 		}
 		if listed++; listed == 1 {
 			newest = id
-		}
-		if listed == 1 {
 			continue
 		}
-		_, _, damaged := m.read(name)
-		if listed > keepManifests || damaged != nil {
+		if _, _, damaged := m.read(name); damaged != nil || listed > keepManifests {
 			if err := m.files.Remove(filepath.Join(m.dir, name)); err != nil {
 				return fmt.Errorf("raftstore: reap manifests: %w", err)
 			}

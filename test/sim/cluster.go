@@ -131,7 +131,7 @@ func Run(t *testing.T, cfg Config) *Outcome {
 		c.mu.Unlock()
 		out.Passed = c.seen.counts
 	})
-	if out.Final != nil {
+	if out.History != nil {
 		out.verdicts(cfg.limits())
 	}
 	out.Real, out.Unanswered = time.Since(began), unanswered
@@ -278,6 +278,8 @@ func (c *cluster) run(out *Outcome) {
 	if !c.settled(2 * time.Minute) {
 		c.problem("two minutes after everything was mended the cluster is not well")
 		c.describe()
+		load.end()
+		out.History = c.rec.End()
 		return
 	}
 	load.end()

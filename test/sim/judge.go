@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/exonode/exonode/catalog"
@@ -43,7 +44,7 @@ func (c *cluster) end(load *load) *history.Final {
 			replica.Problems = append(replica.Problems, err.Error())
 		}
 		final.Replicas = append(final.Replicas, replica)
-		if len(entries) > len(final.Entries) { // all, unless the chain does not verify
+		if final.Entries == nil && err == nil {
 			final.Entries = entries
 			final.RootAt = func(n uint64) (chain.Hash, error) { return roots[n], nil }
 		}
@@ -68,6 +69,10 @@ func (c Config) limits() check.Limits {
 // the machine.
 func (o *Outcome) verdicts(l check.Limits) {
 	o.Verdicts, o.Pictures = check.Judge(o.History, o.Final, l)
+	if o.Final == nil { // the cluster is not well: there is no chain to judge by
+		o.Verdicts = slices.DeleteFunc(o.Verdicts, func(v history.Verdict) bool { return v.Name != check.Progress })
+		o.Final = new(history.Final)
+	}
 	for _, v := range o.Verdicts {
 		for _, e := range v.Evidence {
 			o.Problems = append(o.Problems, v.Name+": "+e)
@@ -104,8 +109,8 @@ func (c *cluster) agreed() (uint64, bool) {
 	return size, size > 0
 }
 
-// readReplica verifies the ledger that a stopped node left, and returns what it holds
-// below size, with the root at each size.
+// readReplica reads the first size entries that a stopped node left, with the root at
+// each size, and verifies its ledger.
 func readReplica(m *machine, dir string, size uint64) (history.Replica, []history.Entry, []chain.Hash, error) {
 	r := history.Replica{Node: m.name}
 	store, err := ledger.OpenReadOnly(dir+"/ledger", ledger.Options{FS: m.disk.files, CacheBytes: 1 << 20, MemTableBytes: 256 << 10})
@@ -119,37 +124,35 @@ func readReplica(m *machine, dir string, size uint64) (history.Replica, []histor
 	var entries []history.Entry
 	roots := make([]chain.Hash, size+1)
 	tree := new(chain.Tree)
-	replay := fsm.NewReplay()
-	replay.Lookup = store.Find
-	_, err = chain.Verify(context.Background(), store.Source(), chain.VerifyOptions{
-		Tiles: store.Source(), Head: &meta.Head, Root: &meta.Root, Workers: 1,
-		Check: func(e *chain.Entry) error {
-			if seq := e.Header.Sequence; seq < size {
-				for _, part := range [][]byte{e.Record.Header, e.Record.Envelope, e.Record.Beside} {
-					var length [8]byte
-					binary.BigEndian.PutUint64(length[:], uint64(len(part)))
-					digest.Write(length[:])
-					digest.Write(part)
-				}
-				h := &e.Header
-				entries = append(entries, history.Entry{
-					Sequence: seq, Hash: e.Hash, Key: chain.Key{Workspace: h.Workspace, Source: h.Source, ID: h.ID}, Kind: h.Kind, Time: h.Time,
-				})
-				tree.Append(e.Record.Header, func(int, uint64, []byte) {})
-				roots[seq+1] = tree.Root()
-				if seq+1 == size {
-					r.Hash = e.Hash
-				}
-			}
-			return replay.Check(e)
-		},
-	})
-	if err != nil {
-		r.Problems = append(r.Problems, err.Error())
+	for rec, err := range store.Scan(chain.Filter{}, 0, size, false) {
+		if err != nil {
+			return r, nil, nil, err
+		}
+		h, err := chain.DecodeHeader(rec.Header)
+		if err != nil {
+			return r, nil, nil, err
+		}
+		for _, part := range [][]byte{rec.Header, rec.Envelope, rec.Beside} {
+			var length [8]byte
+			binary.BigEndian.PutUint64(length[:], uint64(len(part)))
+			digest.Write(length[:])
+			digest.Write(part)
+		}
+		tree.Append(rec.Header, func(int, uint64, []byte) {})
+		roots[tree.Size()] = tree.Root()
+		r.Hash = chain.HeaderHash(rec.Header)
+		entries = append(entries, history.Entry{Sequence: h.Sequence, Hash: r.Hash, Key: h.Key(), Kind: h.Kind, Time: h.Time})
 	}
 	digest.Sum(r.Digest[:0])
 	if r.Root, err = store.RootAt(size); err != nil {
 		return r, nil, nil, fmt.Errorf("root at %d: %w", size, err)
+	}
+	replay := fsm.NewReplay()
+	replay.Lookup = store.Find
+	if _, err = chain.Verify(context.Background(), store.Source(), chain.VerifyOptions{
+		Tiles: store.Source(), Head: &meta.Head, Root: &meta.Root, Workers: 1, Check: replay.Check,
+	}); err != nil {
+		r.Problems = append(r.Problems, err.Error())
 	}
 	r.Verdicts = replay.Report().Verdicts
 	return r, entries, roots, nil

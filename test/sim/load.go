@@ -69,7 +69,7 @@ func (c *cluster) startLoad() *load {
 		cl := &client{c: c, id: i, rng: c.rng(i)}
 		l.clients.Go(func() {
 			cl.run(l.writing)
-			cl.last(l.watching)
+			cl.last()
 		})
 	}
 	for i := range watches {
@@ -122,8 +122,11 @@ func (cl *client) run(ctx context.Context) {
 	}
 }
 
-// last does one operation of each kind, once all is well, until it succeeds.
-func (cl *client) last(ctx context.Context) {
+// last does one operation of each kind, once all is well, until it succeeds, or for a
+// minute.
+func (cl *client) last() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
 	for _, do := range []func() bool{
 		cl.append, func() bool { return cl.head(history.Linearizable) }, func() bool { return cl.lookup(history.Linearizable) }, cl.get,
 	} {
