@@ -47,6 +47,7 @@ func (n *Node) openNetwork() (err error) {
 		return err
 	}
 	host := &raftHost{timing: n.cfg.Timing, id: transport.ServerID(n.identity.NodeID(), n.incarn), stores: n.stores, logger: n.log}
+	host.noPreVote, host.keepDamaged = n.cfg.Ground.Without.PreVote, n.cfg.Ground.Without.SnapshotMend
 	host.fsm = &raftFSM{FSM: n.fsm, holds: host.holds, restored: n.installed, stalled: n.cfg.Fatal, faults: n.faults, limit: n.cfg.Storage.ApplyTimeout}
 	host.started = n.watchRaft
 	n.host = host
@@ -128,7 +129,7 @@ func (n *Node) bootNetwork(ctx context.Context, run func(string, func(context.Co
 	run("pins", n.runPins)
 	run("reconfigured", n.runReconfigured)
 	run("standing", n.runStanding)
-	run("installs", n.runInstalls)
+	run("restarts", n.runRestarts)
 	run("leadership", n.runLeadership)
 	run("outbox", func(ctx context.Context) error { return n.witness.drain(ctx, n.pipeline) })
 	run("compaction", n.compactLog)

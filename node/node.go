@@ -86,8 +86,9 @@ type Node struct {
 	leaveOnce sync.Once
 	// leaving counts calls of Leave at work or done: they stop the node.
 	leaving atomic.Int32
-	// refresh asks for newer pins, reinstall for a restart of raft.
-	refresh, reinstall chan struct{}
+	// refresh asks for newer pins, restarts for a restart of raft, and says why.
+	refresh  chan struct{}
+	restarts chan string
 	// configIndex is the raft index of the last configuration applied, and
 	// recorded are the node records then; reconfigured tells that one of them
 	// changed.
@@ -104,7 +105,7 @@ func New(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n := &Node{cfg: cfg, log: cfg.Logger, started: time.Now(), registry: prometheus.NewRegistry(), leave: make(chan struct{})}
-	n.refresh, n.reinstall = make(chan struct{}, 1), make(chan struct{}, 1)
+	n.refresh, n.restarts = make(chan struct{}, 1), make(chan string, 1)
 	n.reconfigured = make(chan struct{}, 1)
 	n.leadership.init()
 	n.waiting.Store("booting")
