@@ -13,10 +13,11 @@ LENGTH ?= 2m
 PACE ?= 2s
 THINK ?= 500ms
 FAULTS ?=
+CRASHES ?= 20
 
 export CGO_ENABLED ?= 0
 
-.PHONY: all build demo test race lint generate generate-check wasm fuzz sim bench e2e-long netns clean help
+.PHONY: all build demo test race lint generate generate-check wasm fuzz sim bench crash e2e-long netns clean help
 
 all: build
 
@@ -61,6 +62,9 @@ bench: build ## throughput and latency of three node processes, beside the machi
 
 sim: ## clusters in bubbles, under seeded faults (SEEDS=1-100 LENGTH=2m PACE=2s THINK=500ms FAULTS=pause,crash ARGS=-trace)
 	cd test/sim && $(GO) test -count=1 -timeout 0 -run 'TestSim$$' -args -seeds=$(SEEDS) -length=$(LENGTH) -pace=$(PACE) -think=$(THINK) -faults=$(FAULTS) $(ARGS)
+
+crash: ## power cuts beneath raft's stores, CRASHES=20 seeds of them (strace)
+	$(GO) test -count=1 -timeout 60m ./test/crash -args -must -seeds=$(CRASHES)
 
 e2e-long: ## the long process tests: a million entries
 	EXONODE_LONG=1 $(GO) test -count=1 -timeout 20m -v -run Million ./test/e2e

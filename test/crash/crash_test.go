@@ -18,6 +18,7 @@ var (
 	seeds = flag.Uint64("seeds", 2, "how many seeds, from 1")
 	seed  = flag.Uint64("seed", 0, "one seed only")
 	cuts  = flag.Int("cuts", 25, "power cuts looked at in each record")
+	must  = flag.Bool("must", false, "fail where strace does not work, rather than skip")
 )
 
 // generations is how often the power is cut and what it left is worked on.
@@ -43,6 +44,35 @@ func TestPowerCut(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestFirstStart cuts the power after every call of a first start: whatever is left of
+// it, the next one comes up.
+func TestFirstStart(t *testing.T) {
+	needStrace(t)
+	for _, backend := range []raftstore.Backend{raftstore.WAL, raftstore.BoltDB} {
+		t.Run(string(backend), func(t *testing.T) {
+			h := newHistory(t, backend, 1)
+			d, err := loadDisk(h.base)
+			h.must(err)
+			said := filepath.Join(h.dir(), "said")
+			m := newMachine(d, said, h.heard)
+			calls, err := parse(h.child(said, 0, false))
+			h.must(err)
+			for _, c := range calls {
+				h.must(m.play(c))
+				if len(m.files) == 0 || c.name == "close" {
+					continue
+				}
+				for range 4 * *seeds {
+					h.cut(d, false)
+				}
+			}
+			if h.looks == 0 {
+				t.Error("no power cut was looked at")
+			}
+		})
 	}
 }
 
