@@ -13,12 +13,13 @@ LENGTH ?= 2m
 PACE ?= 2s
 THINK ?= 500ms
 FAULTS ?=
+CRASHES ?= 20
 # Simulated nodes write their keys to files: where those are synced for nothing.
 SIMDIR ?= $(or $(wildcard /dev/shm),$(TMPDIR),/tmp)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: all build demo test race lint generate generate-check wasm fuzz sim sim-planted bench e2e-long netns clean help
+.PHONY: all build demo test race lint generate generate-check wasm fuzz sim sim-planted bench crash e2e-long netns clean help
 
 all: build
 
@@ -67,6 +68,9 @@ sim: ## clusters in bubbles, under seeded faults (SEEDS=1-100 LENGTH=2m PACE=2s 
 sim-planted: ## bugs planted in the binary, which the simulation must find (those of the watch stand above it)
 	cd test/sim && for tag in $$(sed -n 's|^//go:build \(planted_[a-z_]*\)$$|\1|p' ../../internal/planted/*.go | grep -v watch); do \
 		$(GO) test -tags $$tag -count=1 -timeout 10m -run 'TestPlanted$$' -v . | grep planted_ || { echo "$$tag is not found"; exit 1; }; done
+
+crash: ## power cuts beneath raft's stores, CRASHES=20 seeds of them (strace)
+	$(GO) test -count=1 -timeout 60m ./test/crash -args -must -seeds=$(CRASHES)
 
 e2e-long: ## the long process tests: a million entries
 	EXONODE_LONG=1 $(GO) test -count=1 -timeout 20m -v -run Million ./test/e2e
