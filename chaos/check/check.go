@@ -27,6 +27,7 @@ const (
 	Replicas      = "replicas"
 	Verdicts      = "verdicts"
 	Progress      = "progress"
+	Recovery      = "recovery"
 	Workload      = "workload"
 )
 
@@ -92,6 +93,6 @@ func Judge(h *history.History, f *history.Final, l Limits) ([]history.Verdict, m
 	windows, pictures := r.porcupine(conflict)
 	return []history.Verdict{
 		r.acknowledged(), r.atMostOnce(), r.realTimeOrder(), linear, windows, r.session(),
-		r.heads(), r.watches(), r.replicas(l), r.verdicts(), r.progress(l), r.workload(l),
+		r.heads(), r.watches(), r.replicas(l), r.verdicts(), r.progress(l), r.recovery(), r.workload(l),
 	}, pictures
 }

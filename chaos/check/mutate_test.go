@@ -318,6 +318,10 @@ var mutations = []mutation{
 		h.Length *= 1000
 		return true
 	}, []string{check.Progress}, "the least is 1.0"},
+	{"the cluster does not come back", func(n *rand.Rand, h *history.History, f *history.Final) bool {
+		f.Troubles = []string{"n2 is not ready: it has no leader"}
+		return true
+	}, []string{check.Recovery}, "n2 is not ready"},
 	{"nothing was looked up", func(n *rand.Rand, h *history.History, f *history.Final) bool {
 		h.Ops = slices.DeleteFunc(h.Ops, func(op history.Op) bool { return op.Kind == history.Lookup })
 		return true

@@ -176,6 +176,10 @@ type Final struct {
 	// Size is what the replicas were compared at.
 	Size     uint64    `json:"size"`
 	Replicas []Replica `json:"replicas"`
+	// Troubles are what did not come to pass once everything was mended: nodes
+	// that do not serve again, a last event that is not taken. The rest is then
+	// what could be read all the same.
+	Troubles []string `json:"troubles,omitempty"`
 	// Entries are the chain below Size, from one node, in order.
 	Entries []Entry `json:"-"`
 	// RootAt returns the root over the first n entries.
