@@ -355,7 +355,7 @@ func (r *run) finish(ctx context.Context) (*history.History, *history.Final, err
 // size is how long the chain is in the end: as the cluster says, or else the longest that
 // any node has.
 func (r *run) size(ctx context.Context, admin *client.Client) (size uint64) {
-	err := within(ctx, r.patience(healLimit), func(ctx context.Context) error {
+	err := within(ctx, r.patience(watchLimit), func(ctx context.Context) error {
 		for size == 0 {
 			h, err := admin.Head(ctx)
 			if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/exonode/exonode/chaos/check"
 )
 
 // ErrScenario is wrapped where a scenario can't be read: its text names the field.
@@ -37,6 +40,8 @@ type Scenario struct {
 	// Steps are faults at their times, Random ones that the seed chooses.
 	Steps  []Step  `yaml:"steps"`
 	Random *Random `yaml:"random"`
+	// Limits are what progress is held against.
+	Limits check.Limits `yaml:"limits"`
 }
 
 // Step is a fault at a time, once or again and again.
@@ -156,6 +161,11 @@ func (s *Scenario) Validate() error {
 			if _, ok := faultKinds[f]; !ok {
 				return fmt.Errorf("%w: random.faults: %q is none of %s", ErrScenario, f, strings.Join(FaultKinds(), ", "))
 			}
+		}
+	}
+	for _, b := range append(slices.Collect(maps.Values(s.Limits.ByKind)), s.Limits.Overall, s.Limits.Fault) {
+		if b.Rate < 0 || b.Silence < 0 {
+			return fmt.Errorf("%w: limits: rate and silence are at least 0", ErrScenario)
 		}
 	}
 	return s.Workload.validate()

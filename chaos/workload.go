@@ -291,12 +291,13 @@ var levels = []struct {
 	level client.Consistency
 }{{history.Linearizable, client.Linearizable}, {history.Session, client.Session}, {history.Stale, client.Stale}}
 
-// read reads at one consistency. A reader of a session also writes, now and then, and
-// must see what it wrote.
+// read reads at one consistency, each time at a node of its own choice, as behind a load
+// balancer. A reader of a session carries what it has seen to the next node; it also
+// writes, now and then, and must see what it wrote.
 func (l *load) read(worker int) {
 	rng := l.rng(worker)
 	level := levels[worker%len(levels)]
-	cl, node, err := l.client(worker, level.level)
+	cl, home, err := l.client(worker, level.level)
 	if err != nil {
 		return
 	}
@@ -306,31 +307,35 @@ func (l *load) read(worker int) {
 		if level.name == history.Session && k%20 == 0 {
 			e := l.event(worker, k, rng)
 			l.remember(e.Key())
-			l.append(cl, worker, node, e)
-			continue
+			l.append(cl, worker, home, e) // and the next read is elsewhere, at once
 		}
-		op := history.Op{Client: worker, Node: node, Consistency: level.name}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(l.writing), l.Patience)
+		i := rng.IntN(len(l.addrs))
+		at, err := cl.On(l.addrs[i])
+		if err != nil {
+			return
+		}
+		op := history.Op{Client: worker, Node: l.names[i], Consistency: level.name}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(l.writing), l.patience())
 		op.Call = l.rec.Now()
 		key, known := l.some(rng)
 		switch n := rng.IntN(10); {
 		case n < 6 || !known:
 			op.Kind = history.Head
 			var h client.Head
-			if h, err = cl.Head(ctx); err == nil {
+			if h, err = at.Head(ctx); err == nil {
 				op.Size, op.HeadHash, op.Root = h.Size, h.Hash, h.Root
 				last = max(last, h.Size-min(h.Size, 1))
 			}
 		case n < 9:
 			op.Kind, op.Key = history.Lookup, key
 			var found client.Lookup
-			if found, err = cl.Lookup(ctx, key); err == nil && found.Entry != nil {
+			if found, err = at.Lookup(ctx, key); err == nil && found.Entry != nil {
 				op.Found, op.Sequence, op.Hash = true, found.Entry.Sequence, found.Entry.Hash
 			}
 		default:
 			op.Kind, op.Sequence = history.Get, last
 			var e client.Entry
-			if e, err = cl.Get(ctx, last); err == nil {
+			if e, err = at.Get(ctx, last); err == nil {
 				op.Hash = e.Hash
 			}
 		}
@@ -342,6 +347,9 @@ func (l *load) read(worker int) {
 		l.rec.Op(op)
 	}
 }
+
+// patience is how long a reader waits at one node before it goes to the next.
+func (l *load) patience() time.Duration { return l.Patience / 4 }
 
 func codeOf(err error) string {
 	var lie *client.VerifyError
