@@ -59,6 +59,8 @@ type run struct {
 	lab     *lab.Lab
 	control *Controller
 	load    *load
+	// changes are those of the members that are under way.
+	changes sync.WaitGroup
 	// troubles are what went wrong after everything was mended: findings, not the
 	// end of the run.
 	troubles []string
@@ -105,6 +107,9 @@ func Run(ctx context.Context, cfg RunConfig) (result *history.Result, err error)
 	h, final, err := r.finish(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if r.control != nil {
+		r.names = r.control.Names() // those that are gone have their part in the history
 	}
 	return &history.Result{
 		Title: cfg.Scenario.Title, Seed: cfg.Seed, Version: cfg.Version, Began: began,
@@ -162,6 +167,7 @@ func (r *run) suffer(ctx context.Context, plan []Planned) error {
 		sleepUntil(ctx, r.rec, r.rec.Now()+r.cfg.Scenario.Length)
 		return context.Cause(ctx)
 	}
+	defer r.changes.Wait()
 	if err := r.play(ctx, plan); err != nil {
 		return err
 	}
@@ -169,6 +175,8 @@ func (r *run) suffer(ctx context.Context, plan []Planned) error {
 		r.trouble("not everything was mended: %v", err)
 	}
 	r.fault(history.Fault{Kind: "heal", Text: "everything mended"})
+	r.changes.Wait()
+	r.names, r.addrs = r.control.Members()
 	r.await(ctx)
 	if !sleepUntil(ctx, r.rec, r.rec.Now()+settle) {
 		return ctx.Err()
@@ -213,6 +221,11 @@ func (r *run) play(ctx context.Context, plan []Planned) error {
 	}
 	for _, p := range plan {
 		add(due{start + p.At, func() error {
+			switch p.Verb {
+			case "join", "remove", "leave", "replace":
+				r.changes.Go(func() { r.change(ctx, p.Action) })
+				return nil
+			}
 			act, text, err := r.control.Do(ctx, p.Action)
 			if err != nil {
 				// Nobody leads, or the node to hand over to is down: that is
@@ -252,6 +265,24 @@ func (r *run) play(ctx context.Context, plan []Planned) error {
 		}
 	}
 	return r.idle(ctx, start+r.cfg.Scenario.Length)
+}
+
+// change has the members changed, which may take a while, and the clients know of it.
+func (r *run) change(ctx context.Context, a Action) {
+	op := history.Op{Client: history.Operator, Kind: history.Member, Call: r.rec.Now(), Outcome: history.OK}
+	_, text, err := r.control.Do(ctx, a)
+	if errors.Is(err, errChanging) {
+		r.say("not done: %s: %v", a, err)
+		return
+	}
+	if op.Return = r.rec.Now(); err != nil {
+		op.Outcome, op.Code = history.Unknown, err.Error()
+		r.say("not done: %s: %v", a, err)
+	} else {
+		r.fault(history.Fault{Kind: "members", Text: text, Moment: true})
+	}
+	r.rec.Op(op)
+	r.load.know(r.control.Members())
 }
 
 // idle waits until a time, and starts what ended by itself meanwhile.

@@ -274,6 +274,7 @@ var faultKinds = map[string]func(*rand.Rand) string{
 		return fmt.Sprintf("crash %s %s %d", one(r, "leader", "any"), one(r, points...), r.IntN(20))
 	},
 	"transfer": func(*rand.Rand) string { return "transfer follower" },
+	"members":  func(r *rand.Rand) string { return "replace " + one(r, "leader", "follower", "any") },
 }
 
 func one(r *rand.Rand, of ...string) string { return of[r.IntN(len(of))] }

@@ -48,6 +48,9 @@ const (
 	Unknown Outcome = "unknown"
 )
 
+// Operator is the Client of operations that no client of the workload does.
+const Operator = -1
+
 // Disbelieved is the Code of an operation whose answer the client's own checks refused:
 // a node said what can't be so.
 const Disbelieved = "disbelieved"
