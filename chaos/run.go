@@ -374,10 +374,12 @@ func (r *run) finish(ctx context.Context) (*history.History, *history.Final, err
 	}); err != nil {
 		r.trouble("append the last event: %v", err)
 	}
+	ended := r.rec.Now() // the clients have; watches may yet catch up
 	seen, cancel := context.WithTimeout(ctx, r.patience(watchLimit))
 	defer cancel()
 	r.load.endWatches(seen)
 	h := r.rec.End()
+	h.Length = ended
 	r.say("reading what the nodes hold")
 	final := r.final(ctx, admin, size)
 	return h, final, context.Cause(ctx)

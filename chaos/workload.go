@@ -426,14 +426,19 @@ func (l *load) watch(id int) {
 	}
 	defer func() { _ = cl.Close() }() // nothing of it is under way
 	next := uint64(0)
+	var refused []string
 	for l.watching.Err() == nil {
 		cl = l.renew(cl, id, client.Stale, 0)
 		for e, err := range cl.Watch(l.watching, client.WatchQuery{From: next}) {
+			var lie *client.VerifyError
+			if errors.As(err, &lie) && len(refused) < 5 {
+				refused = append(refused, lie.Error())
+			}
 			if err != nil {
 				break // it goes on after what it has
 			}
 			if until := l.until.Load(); until > 0 && e.Sequence >= until {
-				l.rec.Watched(history.Watch{ID: id, From: 0, Until: until})
+				l.rec.Watched(history.Watch{ID: id, From: 0, Until: until, Disbelieved: refused})
 				return
 			}
 			l.rec.Delivered(id, e.Sequence, e.Hash)
@@ -444,7 +449,7 @@ func (l *load) watch(id int) {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	l.rec.Watched(history.Watch{ID: id, From: 0, Until: l.until.Load()})
+	l.rec.Watched(history.Watch{ID: id, From: 0, Until: l.until.Load(), Disbelieved: refused})
 }
 
 // end stops appends and reads, and waits for those under way.

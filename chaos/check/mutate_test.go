@@ -271,6 +271,10 @@ var mutations = []mutation{
 		h.Deliveries = append(h.Deliveries, history.Delivery{Watch: 1, At: h.Length, Sequence: f.Size, Hash: hashOf(f.Size)})
 		return true
 	}, []string{check.Watches}, "beyond the end"},
+	{"a watch is sent what its client refuses", func(n *rand.Rand, h *history.History, f *history.Final) bool {
+		h.Watches[0].Disbelieved = []string{"the watch was at 512 already"}
+		return true
+	}, []string{check.Watches}, "at 512 already"},
 	{"a watch was not recorded", func(n *rand.Rand, h *history.History, f *history.Final) bool {
 		h.Watches = nil
 		return true

@@ -106,6 +106,9 @@ type Watch struct {
 	// From is the first sequence that it asked for, and Until the sequence
 	// before which it was stopped: it was told to go on until it had that.
 	From, Until uint64
+	// Disbelieved says what its nodes sent that the client's own checks refused,
+	// the first few times.
+	Disbelieved []string `json:"disbelieved,omitempty"`
 }
 
 // Fault is something that was made to go wrong, or was mended.
