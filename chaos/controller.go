@@ -99,6 +99,13 @@ func (c *Controller) Members() (names, addrs []string) {
 	return names, addrs
 }
 
+// Gone are the names of nodes that were taken out of the cluster.
+func (c *Controller) Gone() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Sorted(maps.Keys(c.gone))
+}
+
 // members are the names of Members; c.mu is held.
 func (c *Controller) members() []string {
 	return slices.DeleteFunc(c.Names(), func(n string) bool { return c.gone[n] })

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -294,6 +295,8 @@ func (a *app) printLabStatus(s chaos.LabStatus) error {
 				state = "no leader"
 			case n.Up:
 				state = "no answer"
+			case slices.Contains(s.Gone, n.Name):
+				state = "gone"
 			}
 			if n.Answered {
 				leader, term = n.Leader, strconv.FormatUint(n.Term, 10)
