@@ -14,12 +14,13 @@ PACE ?= 2s
 THINK ?= 500ms
 FAULTS ?=
 CRASHES ?= 20
+SEED ?= 0
 # Simulated nodes write their keys to files: where those are synced for nothing.
 SIMDIR ?= $(or $(wildcard /dev/shm),$(TMPDIR),/tmp)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: all build demo test race lint generate generate-check wasm fuzz sim sim-planted bench crash e2e-long netns clean help
+.PHONY: all build demo test race lint generate generate-check wasm fuzz sim sim-planted bench crash e2e-long planted chaos netns clean help
 
 all: build
 
@@ -74,6 +75,12 @@ crash: ## power cuts beneath raft's stores, CRASHES=20 seeds of them (strace)
 
 e2e-long: ## the long process tests: a million entries
 	EXONODE_LONG=1 $(GO) test -count=1 -timeout 20m -v -run Million ./test/e2e
+
+planted: ## the lab on binaries with planted bugs: each must be caught
+	EXONODE_PLANTED=1 $(GO) test -count=1 -timeout 30m -v ./test/planted
+
+chaos: build ## faults of every kind for two minutes on five nodes, judged (SEED=0 draws one)
+	$(BIN) chaos run ci --seed $(SEED) $(ARGS)
 
 netns: ## hosts in network namespaces, real multicast (root, iproute2, iptables)
 	$(GO) test -tags netns -count=1 -timeout 15m ./test/netns

@@ -13,5 +13,5 @@ var Planted = map[string][]string{
 	"planted_fork":        {Replicas},
 	"planted_verdict":     {Verdicts},
 	"planted_head":        {Heads},
-	"planted_stall":       {Progress},
+	"planted_stall":       {Progress, Recovery},
 }
