@@ -293,19 +293,21 @@ func (c *Controller) status(ctx context.Context, n lab.Node) (client.Status, err
 // plan tells each node what is wrong with it. One that can't be told is told when it
 // runs again: it reads its plan when it starts.
 func (c *Controller) plan(ctx context.Context) error {
-	var errs []error
-	for _, n := range c.lab.Nodes() {
+	nodes := c.lab.Nodes()
+	errs := make([]error, len(nodes))
+	var tell sync.WaitGroup
+	for i, n := range nodes {
 		p := c.planOf(n.Name)
-		if err := c.lab.WritePlan(n.Name, p); err != nil {
-			errs = append(errs, err)
+		if errs[i] = c.lab.WritePlan(n.Name, p); errs[i] != nil || !c.lab.Running(n.Name) || c.paused(n.Name) {
 			continue
 		}
-		if c.lab.Running(n.Name) && !c.paused(n.Name) {
+		tell.Go(func() {
 			if err := putPlan(ctx, n.Chaos, p); err != nil && c.lab.Running(n.Name) {
-				errs = append(errs, fmt.Errorf("tell %s what is wrong with it: %w", n.Name, err))
+				errs[i] = fmt.Errorf("tell %s what is wrong with it: %w", n.Name, err)
 			}
-		}
+		})
 	}
+	tell.Wait()
 	return errors.Join(errs...)
 }
 
@@ -377,9 +379,13 @@ func worse(a, b faults.Link) faults.Link {
 	return a
 }
 
+// tellLimit is how long a node may take to take its plan: one that was just started on a
+// busy machine has yet to listen.
+const tellLimit = 15 * time.Second
+
 // putPlan replaces a node's plan.
 func putPlan(ctx context.Context, addr string, p faults.Plan) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, tellLimit)
 	defer cancel()
 	b, err := json.Marshal(p)
 	if err != nil {
