@@ -107,7 +107,7 @@ func (a *applier) apply(l *raft.Log) (any, error) {
 		}
 		return a.batch(c.Batch)
 	case raft.LogConfiguration:
-		c, err := decodeRaftConfiguration(l.Index, l.Data)
+		c, err := DecodeConfiguration(l.Index, l.Data)
 		if err != nil {
 			return nil, err
 		}
