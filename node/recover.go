@@ -324,7 +324,7 @@ func (s *survivor) plan() (RecoveryPlan, error) {
 	v, self := s.fsm.View(), s.identity.NodeID()
 	p := RecoveryPlan{
 		NodeID: self, Entries: v.Head().Size, Hash: v.Head().Hash, Applied: v.Meta().Applied,
-		LastTerm: s.decision.Term, LastIndex: s.decision.Index - 1, Epoch: v.Epoch() + 1, Resumed: s.begun,
+		LastTerm: s.decision.Term, LastIndex: s.decision.Index - 1, Epoch: v.Epoch() + 1, Lost: []LostNode{}, Resumed: s.begun,
 	}
 	if s.sealed() {
 		p.Epoch = v.Epoch()
