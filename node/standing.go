@@ -20,7 +20,7 @@ const (
 
 // ErrOlderEpoch: the cluster was recovered from lost quorum without this node. Its raft
 // state is of no use any more: empty its data directory, and let it join as a new node.
-var ErrOlderEpoch = errors.New("the cluster was recovered without this node")
+var ErrOlderEpoch = errors.New("the cluster was recovered, and this node was given up")
 
 // runStanding ends the node once the cluster has removed it, or was recovered without
 // it: it would serve an ever older chain, and wait for a leader for ever. Its error
