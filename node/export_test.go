@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/transport"
 )
 
 // Fetched is how many entries the node fetched from others to catch up.
@@ -34,6 +35,9 @@ func (c RecoverConfig) RecoverOn(g Ground, reached func(step string) error) Reco
 
 // Source is the node's chain.
 func (n *Node) Source() chain.Source { return n.ledger.Source() }
+
+// RaftStats are the transport's counters of raft's RPCs.
+func (n *Node) RaftStats() transport.ClassStats { return n.trans.Stats().Classes[0] }
 
 // PeerAddr is where peers reach the node.
 func (n *Node) PeerAddr() string { return n.self.PeerAddr }

@@ -253,6 +253,56 @@ func TestRecoverCrash(t *testing.T) {
 	}
 }
 
+// TestOldMajority recovers a node whose cluster is well. The two others go on in their
+// epoch although they meet it, as it does in its own, and no raft RPC passes; once one of
+// them has no leader any more, it ends.
+func TestOldMajority(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	nodes := startCluster(t, gates.Development, 3, func(cfg *node.Config) {
+		if cfg.Name == "n3" {
+			cfg.Listen.Peer = freePort(t) // it comes back where the others look for it
+		}
+	})
+	if _, err := nodes[0].append(ctx, event("test:both", 1)); err != nil {
+		t.Fatal(err)
+	}
+	cfg := nodes[2].cfg
+	nodes[2].stop(t)
+	if _, err := node.Recover(node.RecoverConfig{DataDir: cfg.DataDir}); err != nil {
+		t.Fatal(err)
+	}
+	alone, old := start(t, cfg), nodes[0]
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for alone.RaftStats().Refused == 0 {
+		select {
+		case <-ctx.Done():
+			t.Fatal("the others do not call")
+		case <-tick.C:
+		}
+	}
+	for i := range 30 {
+		for epoch, n := range []*testNode{old, alone} {
+			if _, err := n.append(ctx, event(fmt.Sprint("test:epoch:", epoch), i)); err != nil {
+				t.Fatal(err)
+			}
+			if head, err := n.Head(ctx); err != nil || head.Epoch != uint64(epoch) {
+				t.Fatalf("epoch %d, want %d: %v", head.Epoch, epoch, err)
+			}
+		}
+	}
+	if raft := alone.RaftStats(); raft.Sent != 0 || raft.Served != 0 || raft.Refused == 0 {
+		t.Errorf("the recovered one and the older epoch: %+v", raft)
+	}
+	nodes[1].stop(t)
+	nodes[0].once.Do(func() {
+		if err := <-nodes[0].done; !errors.Is(err, node.ErrOlderEpoch) {
+			t.Errorf("the last of the older epoch ends with %v", err)
+		}
+	})
+}
+
 // TestRecoverRefuses: what no cluster can be recovered from.
 func TestRecoverRefuses(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
