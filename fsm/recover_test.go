@@ -1,6 +1,7 @@
 package fsm_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"testing"
@@ -172,21 +173,25 @@ func TestReplayRefusesRecovery(t *testing.T) {
 		seq    int
 		change func(*chain.Entry)
 	}{
-		"submitted":            {at, func(e *chain.Entry) { e.Header.SealingNode = "n1" }},
-		"late":                 {at, func(e *chain.Entry) { e.Header.Time++ }},
-		"two epochs":           {at, func(e *chain.Entry) { e.Header.Epoch++ }},
-		"another id":           {at, func(e *chain.Entry) { e.Header.ID = "recover-7" }},
-		"another predecessor":  {at, func(e *chain.Entry) { e.Header.Previous[0]++ }},
-		"nobody lost":          {at, lost(`[]`)},
-		"all lost":             {at, lost(`["n1","n2","n3"]`)},
-		"a stranger lost":      {at, lost(`["n2","n3","n4"]`)},
-		"the survivor lost":    {at + 1, nil},
-		"two voters":           {at + 1, configured(index, `"voters":[{"id":"n1.i2","address":"n1"},{"id":"n2.i1","address":"n2"}],"nonvoters":[]`)},
-		"no voter":             {at + 1, configured(index, `"voters":[],"nonvoters":[{"id":"n1.i2","address":"n1"}]`)},
-		"another survivor":     {at + 1, configured(index, `"voters":[{"id":"n2.i2","address":"n2"}],"nonvoters":[]`)},
-		"another raft index":   {at + 1, configured(index+1, `"voters":[{"id":"n1.i2","address":"n1"}],"nonvoters":[]`)},
-		"no reason":            {at + 1, func(e *chain.Entry) { e.Header.Causes = nil }},
-		"something in between": {at + 1, func(e *chain.Entry) { e.Header.Kind = "cluster.leader" }},
+		"submitted": {at, func(e *chain.Entry) { e.Header.SealingNode = "n1" }},
+		"late":      {at, func(e *chain.Entry) { e.Header.Time++ }},
+		"two epochs": {at, func(e *chain.Entry) {
+			e.Header.Epoch, e.Header.ID = 2, "recover-2"
+			e.Envelope.Payload = bytes.Replace(e.Envelope.Payload, []byte(`"epoch":1`), []byte(`"epoch":2`), 1)
+		}},
+		"another epoch than it says": {at, func(e *chain.Entry) { e.Header.Epoch++ }},
+		"another id":                 {at, func(e *chain.Entry) { e.Header.ID = "recover-7" }},
+		"another predecessor":        {at, func(e *chain.Entry) { e.Header.Previous[0]++ }},
+		"nobody lost":                {at, lost(`[]`)},
+		"all lost":                   {at, lost(`["n1","n2","n3"]`)},
+		"a stranger lost":            {at, lost(`["n2","n3","n4"]`)},
+		"the survivor lost":          {at + 1, nil},
+		"two voters":                 {at + 1, configured(index, `"voters":[{"id":"n1.i2","address":"n1"},{"id":"n2.i1","address":"n2"}],"nonvoters":[]`)},
+		"no voter":                   {at + 1, configured(index, `"voters":[],"nonvoters":[{"id":"n1.i2","address":"n1"}]`)},
+		"another survivor":           {at + 1, configured(index, `"voters":[{"id":"n2.i2","address":"n2"}],"nonvoters":[]`)},
+		"another raft index":         {at + 1, configured(index+1, `"voters":[{"id":"n1.i2","address":"n1"}],"nonvoters":[]`)},
+		"no reason":                  {at + 1, func(e *chain.Entry) { e.Header.Causes = nil }},
+		"something in between":       {at + 1, func(e *chain.Entry) { e.Header.Kind = "cluster.leader" }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			list := entries(r)
