@@ -97,7 +97,7 @@ func (n *Node) openMembership() (err error) {
 	}
 	n.handler, err = membership.NewHandler(membership.HandlerConfig{
 		Self: n.self, Genesis: n.cfg.Cluster.Hash, Expect: n.cfg.Discovery.Expect, Promises: n.promises,
-		Cluster: clusterView{n}, Allowed: func(id string) bool { return !n.members.Removed(id) },
+		Cluster: clusterView{n}, Epoch: n.epoch, Allowed: func(id string) bool { return !n.members.Removed(id) },
 		Heard: n.members.moved, Log: n.log,
 	})
 	if err != nil {

@@ -133,6 +133,9 @@ func (n *Node) initialise() (err error) {
 	if n.dir, err = openDataDir(n.cfg.DataDir, n.cfg.Cluster.Hash.String()); err != nil {
 		return err
 	}
+	if err := n.dir.checkRecovered(); err != nil {
+		return err
+	}
 	if err := n.identify(); err != nil {
 		return err
 	}
@@ -440,6 +443,9 @@ var _ server.Node = (*Node)(nil)
 
 // head returns what is applied here.
 func (n *Node) head() chain.Head { return n.fsm.View().Head() }
+
+// epoch returns that of what is applied here.
+func (n *Node) epoch() uint64 { return n.fsm.View().Epoch() }
 
 // NodeID returns this node's id.
 func (n *Node) NodeID() string { return n.identity.NodeID() }
