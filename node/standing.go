@@ -24,7 +24,7 @@ func (n *Node) runStanding(ctx context.Context) error {
 	tick := time.NewTicker(standingEvery)
 	defer tick.Stop()
 	for {
-		if n.expelled(ctx) && n.leaving.Load() == 0 {
+		if !n.cfg.Ground.Without.Standing && n.expelled(ctx) && n.leaving.Load() == 0 {
 			return fmt.Errorf("%w: it can't come back as %s: to use this machine again, start over with an empty data directory", membership.ErrRemoved, n.identity.NodeID())
 		}
 		select {

@@ -44,6 +44,8 @@ type Config struct {
 	// SnapshotLogs is after how many log entries a snapshot is taken: 100, so that
 	// followers fall behind what the log keeps, in minutes.
 	SnapshotLogs uint64
+	// NoLatch has raft's log fail without an end of the node.
+	NoLatch bool
 	// Without are guards of the node that are left out.
 	Without node.Without
 	// Dir is a directory for what nodes write once.

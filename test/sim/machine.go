@@ -174,7 +174,7 @@ func (l *life) config(gossip *gossip) node.Config {
 		Gossip: func(g *membership.GossipConfig) {
 			g.Transport = gossip
 		},
-		Stores: &raftstore.Model{Log: l.disk.log, Stable: l.disk.vote, Files: flat{l.disk.files, manifestDir}, Dead: l.die},
+		Stores: &raftstore.Model{Log: l.disk.log, Stable: l.disk.vote, Files: flat{l.disk.files, manifestDir}, Dead: l.die, NoLatch: m.c.cfg.NoLatch},
 		Ledger: func(o *ledger.Options) {
 			o.FS, o.CacheBytes, o.MemTableBytes = l.disk.files, 1<<20, 256<<10
 		},

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/exonode/exonode/chaos/history"
 	"github.com/exonode/exonode/faults"
 )
@@ -69,8 +71,21 @@ var traps = []trap{
 		reached: func(o *Outcome) bool { return o.Passed["manifests made anew"] > 0 && o.Passed["installs"] > 0 },
 	},
 	{
+		name: "install-over-another-end",
+		cfg:  Config{Steps: anotherEnd, SnapshotLogs: 300, Think: 5 * time.Second, Silence: 30 * time.Second},
+		before: func(c *Config) {
+			c.Without.InstallRestart = true
+		},
+		harm: "does not catch up",
+		reached: func(o *Outcome) bool {
+			return o.Passed["installs"] > 1 && o.Passed["rafts restarted in place"] > 1
+		},
+	},
+	{
 		name:    "removed-node-calls-elections",
 		cfg:     Config{Steps: removedNode, Silence: 10 * time.Second},
+		before:  func(c *Config) { c.Without.Standing = true },
+		harm:    "the node that was removed goes on",
 		reached: func(o *Outcome) bool { return o.Passed["nodes removed"] == 1 },
 	},
 	{
@@ -79,8 +94,17 @@ var traps = []trap{
 		reached: func(o *Outcome) bool { return o.Passed["nodes ended by themselves"] == 5 },
 	},
 	{
+		name:    "failing-store-keeps-winning",
+		cfg:     Config{Steps: storeThatWins, Think: 50 * time.Millisecond, Silence: 20 * time.Second},
+		before:  func(c *Config) { c.NoLatch = true },
+		harm:    "a node whose log fails is elected for nothing",
+		reached: func(o *Outcome) bool { return o.Passed["nodes ended by themselves"] == 1 },
+	},
+	{
 		name:    "transfer-under-load",
 		cfg:     Config{Steps: transferUnderLoad, Think: 20 * time.Millisecond, Clients: 10, Silence: 10 * time.Second},
+		before:  func(c *Config) { c.Bug = NewIDs },
+		harm:    "acknowledged: ",
 		reached: func(o *Outcome) bool { return o.Elections > 5 },
 	},
 }
@@ -326,14 +350,84 @@ func unreadableSnapshot(c *cluster) {
 	}
 	c.note("bad-disk", "the leader's manifests are damaged, and the follower needs one")
 	follower.m.start()
-	for give := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
-		if f := follower.m.running(); f != nil && f.node.Ready() == nil && c.serves(context.Background(), f) {
+	c.catchesUp(follower.m)
+}
+
+// catchesUp waits until a machine's node serves, and reports whether it does within a
+// minute.
+func (c *cluster) catchesUp(m *machine) bool {
+	for give := time.Now().Add(time.Minute); time.Now().Before(give); time.Sleep(time.Second) {
+		if l := m.running(); l != nil && l.node.Ready() == nil && c.serves(context.Background(), l) {
+			return true
+		}
+	}
+	c.problem("a follower does not catch up within a minute")
+	return false
+}
+
+// anotherEnd crashes leaders with entries that nobody else has, more than the others
+// append while it is down, and has them come back to what a snapshot alone still holds.
+// So many can't be in flight: they are put into the log of the one that is down.
+func anotherEnd(c *cluster) {
+	for range 2 {
+		l := c.lead()
+		term := c.term(l)
+		c.note("crash", "the leader crashes with 5000 entries that nobody else has")
+		l.m.crash(l)
+		l.m.mu.Lock()
+		log := l.m.disk.log
+		l.m.mu.Unlock()
+		log.mu.Lock()
+		for i := log.entries[len(log.entries)-1].Index; len(log.entries) < 5000; {
+			i++
+			log.entries = append(log.entries, &raft.Log{Index: i, Term: term, Type: raft.LogNoop})
+		}
+		log.mu.Unlock()
+		c.lead(l.m)
+		for range 3 {
+			c.burst(fault{})
+		}
+		time.Sleep(3 * time.Second) // a snapshot is made, and none is due soon
+		l.m.start()
+		if !c.catchesUp(l.m) {
 			return
 		}
-		if time.Now().After(give) {
-			c.problem("a follower does not catch up within a minute")
-			return
+	}
+}
+
+// storeThatWins fails the log of a leader that has entries which the only two others
+// that run lack: for as long as it goes on, nobody else can be elected.
+func storeThatWins(c *cluster) {
+	l := c.lead()
+	others := c.without(l.m)
+	c.note("crash", "two followers crash")
+	for _, m := range others[2:] {
+		m.crash(m.running())
+	}
+	time.Sleep(2 * time.Second)
+	if c.leading() != l.m {
+		c.problem("another leads by now")
+		return
+	}
+	c.note("bad-disk", "the leader writes what does not come to the others, and then its disk fails")
+	w := &wrong{cut: between([]*machine{l.m}, others)}
+	c.net.begin(w)
+	time.Sleep(300 * time.Millisecond)
+	l.change(func(p *faults.Plan) { p.Disk = faults.Disk{Error: "EIO", Stores: raftStores[:1]} })
+	time.Sleep(700 * time.Millisecond) // it does not lead any more
+	c.net.end(w)
+	before := c.term(l)
+	select {
+	case <-l.over:
+		c.seen.add("nodes ended by themselves")
+	case <-time.After(30 * time.Second):
+		if after := c.term(l); after > before+5 {
+			c.problem("a node whose log fails is elected for nothing: the term went from %d to %d", before, after)
 		}
+	}
+	l.m.start()
+	for _, m := range others[2:] {
+		m.start()
 	}
 }
 
