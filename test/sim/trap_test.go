@@ -10,6 +10,7 @@ import (
 
 	"github.com/exonode/exonode/chaos/history"
 	"github.com/exonode/exonode/faults"
+	"github.com/exonode/exonode/node/raftstore"
 )
 
 // trap is a known trap of the parts that the node is made of: fixed steps, under a
@@ -103,8 +104,6 @@ var traps = []trap{
 	{
 		name:    "transfer-under-load",
 		cfg:     Config{Steps: transferUnderLoad, Think: 20 * time.Millisecond, Clients: 10, Silence: 10 * time.Second},
-		before:  func(c *Config) { c.Bug = NewIDs },
-		harm:    "acknowledged: ",
 		reached: func(o *Outcome) bool { return o.Elections > 5 },
 	},
 }
@@ -374,15 +373,7 @@ func anotherEnd(c *cluster) {
 		term := c.term(l)
 		c.note("crash", "the leader crashes with 5000 entries that nobody else has")
 		l.m.crash(l)
-		l.m.mu.Lock()
-		log := l.m.disk.log
-		l.m.mu.Unlock()
-		log.mu.Lock()
-		for i := log.entries[len(log.entries)-1].Index; len(log.entries) < 5000; {
-			i++
-			log.entries = append(log.entries, &raft.Log{Index: i, Term: term, Type: raft.LogNoop})
-		}
-		log.mu.Unlock()
+		l.m.forge(term, 5000)
 		c.lead(l.m)
 		for range 3 {
 			c.burst(fault{})
@@ -393,6 +384,23 @@ func anotherEnd(c *cluster) {
 			return
 		}
 	}
+}
+
+// forge appends entries of a term to the log of a machine that is down, as its node
+// would have.
+func (m *machine) forge(term, n uint64) {
+	m.mu.Lock()
+	log := m.disk.log
+	m.mu.Unlock()
+	last, err := log.LastIndex()
+	must(err)
+	logs := make([]*raft.Log, n)
+	for i := range logs {
+		logs[i] = &raft.Log{Index: last + 1 + uint64(i), Term: term, Type: raft.LogNoop}
+	}
+	guard, err := raftstore.NewGuard(time.Minute, func(err error) { panic(err) })
+	must(err)
+	must(raftstore.NewLog(log, guard).StoreLogs(logs))
 }
 
 // storeThatWins fails the log of a leader that has entries which the only two others
