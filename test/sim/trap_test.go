@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -10,7 +11,10 @@ import (
 
 	"github.com/exonode/exonode/chaos/history"
 	"github.com/exonode/exonode/faults"
+	"github.com/exonode/exonode/membership"
+	"github.com/exonode/exonode/node"
 	"github.com/exonode/exonode/node/raftstore"
+	"github.com/exonode/exonode/transport"
 )
 
 // trap is a known trap of the parts that the node is made of: fixed steps, under a
@@ -100,6 +104,16 @@ var traps = []trap{
 		before:  func(c *Config) { c.NoLatch = true },
 		harm:    "a node whose log fails is elected for nothing",
 		reached: func(o *Outcome) bool { return o.Passed["nodes ended by themselves"] == 1 },
+	},
+	{
+		name:    "gossip-keys-differ",
+		cfg:     Config{Steps: keysDiffer, Silence: 10 * time.Second},
+		reached: func(o *Outcome) bool { return o.Passed["strangers refused"] == 1 },
+	},
+	{
+		name:    "another-clusters-data",
+		cfg:     Config{Steps: otherData, Silence: 10 * time.Second},
+		reached: func(o *Outcome) bool { return o.Passed["strangers refused"] == 2 },
 	},
 	{
 		name:    "transfer-under-load",
@@ -436,6 +450,72 @@ func storeThatWins(c *cluster) {
 	l.m.start()
 	for _, m := range others[2:] {
 		m.start()
+	}
+}
+
+// stranger makes a machine that is none of the cluster's, in reach of it.
+func (c *cluster) stranger(file *node.ClusterFile) *machine {
+	return &machine{
+		c: c, booting: make(chan struct{}, 1), name: "stranger", host: c.net.add(), at: size,
+		disk: newDisk(newSource(c.cfg.Seed, 200), ""), foreign: file,
+	}
+}
+
+// refused starts a stranger, who is to end for the sake of an error.
+func (c *cluster) refused(m *machine, want error) {
+	m.start()
+	l := m.running()
+	if l == nil {
+		return
+	}
+	select {
+	case <-l.done:
+	case <-time.After(time.Minute):
+		c.problem("a stranger is not refused within a minute; ready: %v", l.node.Ready())
+		m.stop()
+	}
+	if errors.Is(l.err, want) {
+		c.seen.add("strangers refused")
+	} else {
+		c.problem("a stranger ended: %v, want %v", l.err, want)
+	}
+}
+
+// keysDiffer has a node with the cluster's genesis and another secret, so another key of
+// gossip, look for the cluster.
+func keysDiffer(c *cluster) {
+	before := c.term(c.lead())
+	secret, err := transport.NewSecret()
+	must(err)
+	file, err := node.NewClusterFile(secret, c.file.Document)
+	must(err)
+	c.note("stranger", "a node with another secret comes")
+	c.refused(c.stranger(file), membership.ErrWrongSecret)
+	if after := c.term(c.lead()); after != before {
+		c.problem("the term went from %d to %d", before, after)
+	}
+}
+
+// otherData has a node look for the cluster that belongs to another one: by its file, and
+// then by its data alone.
+func otherData(c *cluster) {
+	file, err := newFile()
+	must(err)
+	c.note("stranger", "a node of another cluster comes")
+	c.refused(c.stranger(file), membership.ErrForeignCluster)
+	m := c.stranger(file)
+	m.alone = true
+	m.start()
+	for l := m.running(); l != nil && l.node.Ready() != nil; time.Sleep(100 * time.Millisecond) {
+	}
+	m.stop()
+	m.foreign, m.alone = nil, false
+	c.note("stranger", "it comes with its data, and the cluster's file")
+	if err := m.boot(); errors.Is(err, node.ErrOtherCluster) {
+		c.seen.add("strangers refused")
+	} else {
+		c.problem("a node with another cluster's data starts: %v", err)
+		m.stop()
 	}
 }
 
