@@ -189,7 +189,7 @@ func (c *Controller) Undo(ctx context.Context, act *Active) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.active = slices.DeleteFunc(c.active, func(a *Active) bool { return a == act })
-	return errors.Join(c.revive(ctx), c.plan(ctx))
+	return c.settle(ctx)
 }
 
 // Active are the actions that were carried out and not undone.
@@ -201,7 +201,7 @@ func (c *Controller) Active() []*Active {
 
 func (c *Controller) healAll(ctx context.Context) error {
 	c.active = nil
-	return errors.Join(c.revive(ctx), c.plan(ctx))
+	return c.settle(ctx)
 }
 
 // startAgain ends what keeps nodes from running.
@@ -211,7 +211,7 @@ func (c *Controller) startAgain(ctx context.Context, names []string) error {
 			act.Nodes = slices.DeleteFunc(slices.Clone(act.Nodes), func(n string) bool { return slices.Contains(names, n) })
 		}
 	}
-	return errors.Join(c.revive(ctx), c.plan(ctx))
+	return c.settle(ctx)
 }
 
 // Revive starts nodes that ended although no action has them down: they crashed where
@@ -228,7 +228,7 @@ func (c *Controller) Revive(ctx context.Context) ([]string, error) {
 	if len(ended) == 0 {
 		return nil, nil
 	}
-	return ended, errors.Join(c.revive(ctx), c.plan(ctx))
+	return ended, c.settle(ctx)
 }
 
 // held reports whether an action keeps a node from running, or would end it again at
@@ -240,8 +240,17 @@ func (c *Controller) held(name string) bool {
 	})
 }
 
-// revive has every node run that no action stops.
-func (c *Controller) revive(ctx context.Context) error {
+// settle has every node run that no action stops, with what is wrong with it. Plans are
+// written before anything starts: by the one before, a node could crash as soon as it
+// runs.
+func (c *Controller) settle(ctx context.Context) error {
+	werr := c.write()
+	started, rerr := c.revive()
+	return errors.Join(werr, rerr, c.tell(ctx, started))
+}
+
+// revive has every node run that no action stops. It returns those that it started.
+func (c *Controller) revive() (started []string, err error) {
 	var errs []error
 	for _, name := range c.Names() {
 		paused := slices.ContainsFunc(c.active, func(a *Active) bool { return a.Verb == "pause" && slices.Contains(a.Nodes, name) })
@@ -249,12 +258,13 @@ func (c *Controller) revive(ctx context.Context) error {
 		case !c.lab.Running(name):
 			if !c.held(name) && !c.removed(name) {
 				errs = append(errs, c.lab.Start(name))
+				started = append(started, name)
 			}
 		case !paused:
 			errs = append(errs, ignoreDown(c.lab, name, c.lab.Resume(name)))
 		}
 	}
-	return errors.Join(errs...)
+	return started, errors.Join(errs...)
 }
 
 // removed reports whether a node was taken out of the cluster, as we or its log know.
@@ -290,24 +300,38 @@ func (c *Controller) status(ctx context.Context, n lab.Node) (client.Status, err
 	return r.Status(ctx)
 }
 
-// plan tells each node what is wrong with it. One that can't be told is told when it
-// runs again: it reads its plan when it starts.
+// plan has each node know what is wrong with it.
 func (c *Controller) plan(ctx context.Context) error {
+	return errors.Join(c.write(), c.tell(ctx, nil))
+}
+
+// write writes what is wrong with each node, for when it starts.
+func (c *Controller) write() error {
+	var errs []error
+	for _, n := range c.lab.Nodes() {
+		errs = append(errs, c.lab.WritePlan(n.Name, c.planOf(n.Name)))
+	}
+	return errors.Join(errs...)
+}
+
+// tell tells each node that runs what is wrong with it, but those that have just started:
+// they read it.
+func (c *Controller) tell(ctx context.Context, started []string) error {
 	nodes := c.lab.Nodes()
 	errs := make([]error, len(nodes))
-	var tell sync.WaitGroup
+	var telling sync.WaitGroup
 	for i, n := range nodes {
-		p := c.planOf(n.Name)
-		if errs[i] = c.lab.WritePlan(n.Name, p); errs[i] != nil || !c.lab.Running(n.Name) || c.paused(n.Name) {
+		if !c.lab.Running(n.Name) || c.paused(n.Name) || slices.Contains(started, n.Name) {
 			continue
 		}
-		tell.Go(func() {
+		p := c.planOf(n.Name)
+		telling.Go(func() {
 			if err := putPlan(ctx, n.Chaos, p); err != nil && c.lab.Running(n.Name) {
 				errs[i] = fmt.Errorf("tell %s what is wrong with it: %w", n.Name, err)
 			}
 		})
 	}
-	tell.Wait()
+	telling.Wait()
 	return errors.Join(errs...)
 }
 

@@ -46,6 +46,11 @@ type Without struct {
 	TransferMend bool
 	// SnapshotMend: a manifest that can't be read is not made anew.
 	SnapshotMend bool
+	// InstallRestart: raft is not restarted after an install over a log with
+	// another end.
+	InstallRestart bool
+	// Standing: a node that was removed does not end itself.
+	Standing bool
 }
 
 // listen opens a listener; what names it in errors.

@@ -62,7 +62,7 @@ var errNoRaft = errors.New("raft does not run yet")
 func (n *Node) installed(index uint64) {
 	last := n.host.get().LastIndex()
 	n.log.Info("snapshot installed", "raft_index", index, "entries", n.head().Size, "last_index", last)
-	if last >= index {
+	if last >= index && !n.cfg.Ground.Without.InstallRestart {
 		n.restartRaft("the end of its log is not what the installed snapshot goes on from")
 	}
 }

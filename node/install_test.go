@@ -286,6 +286,38 @@ func (l *leaderLog) snapshot(t *testing.T, index uint64) manifestRequest {
 	}}
 }
 
+// TestTrapRepeatedInstall: without the guard, raft drops log that was acknowledged when
+// an install comes twice, and without its place in Restore a copy that passed the guard
+// before the first was installed has it do so. TestRepeatedInstall is the same with both.
+func TestTrapRepeatedInstall(t *testing.T) {
+	leader := newLeaderLog(t)
+	leader.event(t)
+	leader.event(t)
+	f := openFollower(t, t.TempDir(), raftstore.WAL, ledgertest.NewMemory()).start()
+	f.host.fsm.unguarded = true
+	if !f.append(2, 0, 0, 4, leader.entries(1, 4)...) {
+		t.Fatal("the first entries are refused")
+	}
+	f.await(4)
+	manifest := leader.snapshot(t, 5)
+	if err := f.install(manifest); err != nil {
+		t.Fatal(err)
+	}
+	if !f.append(2, 5, 2, 5, leader.entries(6, 7)...) || !f.has(6, 2) || !f.has(7, 2) {
+		t.Fatal("entries 6 and 7 are refused")
+	}
+	if err := f.install(manifest); err != nil {
+		t.Fatal(err)
+	}
+	if f.has(6, 2) || f.has(7, 2) {
+		t.Error("raft itself keeps what was acknowledged: the guard is for nothing")
+	}
+	// And it goes on answering for them. (Told that they are committed, it panics.)
+	if !f.append(2, 7, 2, 5) {
+		t.Error("raft does not answer for entries that it has dropped")
+	}
+}
+
 var backends = []raftstore.Backend{raftstore.WAL, raftstore.BoltDB}
 
 // TestRepeatedInstall: two copies of one install pass the guard before raft has

@@ -29,7 +29,7 @@ func (n *Node) runStanding(ctx context.Context) error {
 	tick := time.NewTicker(standingEvery)
 	defer tick.Stop()
 	for {
-		if err := n.expelled(ctx); err != nil && n.leaving.Load() == 0 {
+		if err := n.expelled(ctx); err != nil && !n.cfg.Ground.Without.Standing && n.leaving.Load() == 0 {
 			return err
 		}
 		select {

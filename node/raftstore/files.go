@@ -37,6 +37,9 @@ type Model struct {
 	// ended a process; raft panics where it goes on. Dead returns once nobody hears
 	// of the node any more; the write then counts as done.
 	Dead func()
+	// NoLatch has a failure answered and forgotten: neither Config.Fatal nor Dead is
+	// called, and the store goes on. It shows what the latch is for.
+	NoLatch bool
 }
 
 // osFiles are the operating system's.
@@ -67,7 +70,7 @@ func openModel(cfg Config) (*Stores, error) {
 	if err != nil {
 		return nil, err
 	}
-	guard.dead = cfg.Model.Dead
+	guard.dead, guard.noLatch = cfg.Model.Dead, cfg.Model.NoLatch
 	s := new(Stores)
 	if err := s.assemble(cfg, guard, cfg.Model.Log, cfg.Model.Stable); err != nil {
 		return nil, err

@@ -19,7 +19,9 @@ var ErrFailed = errors.New("raft store failed")
 type Guard struct {
 	timeout time.Duration
 	fatal   func(error)
-	dead    func() // Model.Dead; nil but in a simulation
+	// dead and noLatch are Model's; zero but in a simulation.
+	dead    func()
+	noLatch bool
 
 	mu     sync.Mutex // guards failed
 	failed error
@@ -46,6 +48,9 @@ func (g *Guard) Err() error {
 }
 
 func (g *Guard) fail(err error) error {
+	if g.noLatch {
+		return err
+	}
 	g.mu.Lock()
 	first := g.failed == nil
 	if first {

@@ -44,6 +44,8 @@ type Config struct {
 	// SnapshotLogs is after how many log entries a snapshot is taken: 100, so that
 	// followers fall behind what the log keeps, in minutes.
 	SnapshotLogs uint64
+	// NoLatch has raft's log fail without an end of the node.
+	NoLatch bool
 	// Without are guards of the node that are left out.
 	Without node.Without
 	// Dir is a directory for what nodes write once.
@@ -166,7 +168,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-func newCluster(cfg Config) (*cluster, error) {
+// newFile makes the file of a cluster, another each time.
+func newFile() (*node.ClusterFile, error) {
 	secret, err := transport.NewSecret()
 	if err != nil {
 		return nil, err
@@ -185,12 +188,17 @@ func newCluster(cfg Config) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &cluster{
-		cfg: cfg, dir: cfg.Dir, timing: timing(),
-		net: newNetwork(newSource(cfg.Seed, 1)), began: time.Now(), still: make(chan struct{}, 1), seen: newSeen(),
-	}
-	if c.file, err = node.NewClusterFile(secret, document); err != nil {
+	return node.NewClusterFile(secret, document)
+}
+
+func newCluster(cfg Config) (*cluster, error) {
+	file, err := newFile()
+	if err != nil {
 		return nil, err
+	}
+	c := &cluster{
+		cfg: cfg, file: file, dir: cfg.Dir, timing: timing(),
+		net: newNetwork(newSource(cfg.Seed, 1)), began: time.Now(), still: make(chan struct{}, 1), seen: newSeen(),
 	}
 	for range size {
 		m := c.addMachine()

@@ -26,6 +26,10 @@ type machine struct {
 	name string
 	host string
 	at   int // in the network
+	// foreign, where not nil, is the file of a stranger, who is none of the
+	// cluster's machines. Alone, it forms a cluster of its own.
+	foreign *node.ClusterFile
+	alone   bool
 
 	// booting is full while a node starts: several faults may want to start one.
 	booting chan struct{}
@@ -150,7 +154,10 @@ func copyOnce(from, to string) error {
 
 // expect is how many nodes form the cluster; who comes later joins.
 func (m *machine) expect() int {
-	if m.at < size {
+	switch {
+	case m.alone:
+		return 1
+	case m.at < size:
 		return size
 	}
 	return 0
@@ -158,10 +165,17 @@ func (m *machine) expect() int {
 
 func (l *life) config(gossip *gossip) node.Config {
 	m := l.m
+	file, seeds := m.c.file, m.c.seeds
+	if m.foreign != nil {
+		file = m.foreign
+	}
+	if m.alone {
+		seeds = nil
+	}
 	cfg := node.Config{
-		DataDir: l.dir, Cluster: m.c.file, Name: m.name, Version: "sim",
+		DataDir: l.dir, Cluster: file, Name: m.name, Version: "sim",
 		Listen:    node.Listen{Peer: net.JoinHostPort(m.host, peerPort), Gossip: net.JoinHostPort(m.host, gossipPort)},
-		Discovery: node.Discovery{Seeds: m.c.seeds, Expect: m.expect()},
+		Discovery: node.Discovery{Seeds: seeds, Expect: m.expect()},
 		API:       node.API{Listen: net.JoinHostPort(m.host, apiPort), Insecure: true},
 		Storage: node.Storage{
 			WriteTimeout: m.c.cfg.WriteTimeout, SnapshotLogs: m.c.cfg.SnapshotLogs,
@@ -174,7 +188,7 @@ func (l *life) config(gossip *gossip) node.Config {
 		Gossip: func(g *membership.GossipConfig) {
 			g.Transport = gossip
 		},
-		Stores: &raftstore.Model{Log: l.disk.log, Stable: l.disk.vote, Files: flat{l.disk.files, manifestDir}, Dead: l.die},
+		Stores: &raftstore.Model{Log: l.disk.log, Stable: l.disk.vote, Files: flat{l.disk.files, manifestDir}, Dead: l.die, NoLatch: m.c.cfg.NoLatch},
 		Ledger: func(o *ledger.Options) {
 			o.FS, o.CacheBytes, o.MemTableBytes = l.disk.files, 1<<20, 256<<10
 		},
@@ -259,7 +273,7 @@ func (m *machine) ended(l *life) {
 	m.mu.Unlock()
 	l.card.end()
 	l.once.Do(func() { close(l.over) })
-	if l.err != nil && !removed && l.fatal.Load() == nil {
+	if l.err != nil && !removed && m.foreign == nil && l.fatal.Load() == nil {
 		m.c.problem("%s ended: %v", m.name, l.err)
 	}
 }

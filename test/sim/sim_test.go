@@ -110,7 +110,7 @@ func simulate(t *testing.T, first, last uint64, cfg Config) {
 					t.Error(problem)
 				}
 				if len(o.Problems) > 0 {
-					t.Errorf("repeat it with: %s", command(cfg))
+					t.Errorf("repeat it with: %s\n%s", command(cfg), repeats)
 				}
 				p.done(o)
 			})
@@ -118,6 +118,11 @@ func simulate(t *testing.T, first, last uint64, cfg Config) {
 	})
 	p.total()
 }
+
+// repeats says how far a seed does; docs/decisions/0005 has what was measured.
+const repeats = "A seed fixes which faults come and when, of which kind, on which nodes and for how long, " +
+	"and what each client wants to do. It does not fix who is elected, how goroutines are scheduled, and keys: " +
+	"what depends on those repeats in some of several runs."
 
 // command repeats a seed.
 func command(cfg Config) string {

@@ -2,12 +2,19 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/exonode/exonode/chaos/history"
 	"github.com/exonode/exonode/faults"
+	"github.com/exonode/exonode/membership"
+	"github.com/exonode/exonode/node"
+	"github.com/exonode/exonode/node/raftstore"
+	"github.com/exonode/exonode/transport"
 )
 
 // trap is a known trap of the parts that the node is made of: fixed steps, under a
@@ -69,14 +76,44 @@ var traps = []trap{
 		reached: func(o *Outcome) bool { return o.Passed["manifests made anew"] > 0 && o.Passed["installs"] > 0 },
 	},
 	{
+		name: "install-over-another-end",
+		cfg:  Config{Steps: anotherEnd, SnapshotLogs: 300, Think: 5 * time.Second, Silence: 30 * time.Second},
+		before: func(c *Config) {
+			c.Without.InstallRestart = true
+		},
+		harm: "does not catch up",
+		reached: func(o *Outcome) bool {
+			return o.Passed["installs"] > 1 && o.Passed["rafts restarted in place"] > 1
+		},
+	},
+	{
 		name:    "removed-node-calls-elections",
 		cfg:     Config{Steps: removedNode, Silence: 10 * time.Second},
+		before:  func(c *Config) { c.Without.Standing = true },
+		harm:    "the node that was removed goes on",
 		reached: func(o *Outcome) bool { return o.Passed["nodes removed"] == 1 },
 	},
 	{
 		name:    "failing-store",
 		cfg:     Config{Steps: failingStore, Silence: 10 * time.Second},
 		reached: func(o *Outcome) bool { return o.Passed["nodes ended by themselves"] == 5 },
+	},
+	{
+		name:    "failing-store-keeps-winning",
+		cfg:     Config{Steps: storeThatWins, Think: 50 * time.Millisecond, Silence: 20 * time.Second},
+		before:  func(c *Config) { c.NoLatch = true },
+		harm:    "a node whose log fails is elected for nothing",
+		reached: func(o *Outcome) bool { return o.Passed["nodes ended by themselves"] == 1 },
+	},
+	{
+		name:    "gossip-keys-differ",
+		cfg:     Config{Steps: keysDiffer, Silence: 10 * time.Second},
+		reached: func(o *Outcome) bool { return o.Passed["strangers refused"] == 1 },
+	},
+	{
+		name:    "another-clusters-data",
+		cfg:     Config{Steps: otherData, Silence: 10 * time.Second},
+		reached: func(o *Outcome) bool { return o.Passed["strangers refused"] == 2 },
 	},
 	{
 		name:    "transfer-under-load",
@@ -326,14 +363,159 @@ func unreadableSnapshot(c *cluster) {
 	}
 	c.note("bad-disk", "the leader's manifests are damaged, and the follower needs one")
 	follower.m.start()
-	for give := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
-		if f := follower.m.running(); f != nil && f.node.Ready() == nil && c.serves(context.Background(), f) {
+	c.catchesUp(follower.m)
+}
+
+// catchesUp waits until a machine's node serves, and reports whether it does within a
+// minute.
+func (c *cluster) catchesUp(m *machine) bool {
+	for give := time.Now().Add(time.Minute); time.Now().Before(give); time.Sleep(time.Second) {
+		if l := m.running(); l != nil && l.node.Ready() == nil && c.serves(context.Background(), l) {
+			return true
+		}
+	}
+	c.problem("a follower does not catch up within a minute")
+	return false
+}
+
+// anotherEnd crashes leaders with entries that nobody else has, more than the others
+// append while it is down, and has them come back to what a snapshot alone still holds.
+// So many can't be in flight: they are put into the log of the one that is down.
+func anotherEnd(c *cluster) {
+	for range 2 {
+		l := c.lead()
+		term := c.term(l)
+		c.note("crash", "the leader crashes with 5000 entries that nobody else has")
+		l.m.crash(l)
+		l.m.forge(term, 5000)
+		c.lead(l.m)
+		for range 3 {
+			c.burst(fault{})
+		}
+		time.Sleep(3 * time.Second) // a snapshot is made, and none is due soon
+		l.m.start()
+		if !c.catchesUp(l.m) {
 			return
 		}
-		if time.Now().After(give) {
-			c.problem("a follower does not catch up within a minute")
-			return
+	}
+}
+
+// forge appends entries of a term to the log of a machine that is down, as its node
+// would have.
+func (m *machine) forge(term, n uint64) {
+	m.mu.Lock()
+	log := m.disk.log
+	m.mu.Unlock()
+	last, err := log.LastIndex()
+	must(err)
+	logs := make([]*raft.Log, n)
+	for i := range logs {
+		logs[i] = &raft.Log{Index: last + 1 + uint64(i), Term: term, Type: raft.LogNoop}
+	}
+	guard, err := raftstore.NewGuard(time.Minute, func(err error) { panic(err) })
+	must(err)
+	must(raftstore.NewLog(log, guard).StoreLogs(logs))
+}
+
+// storeThatWins fails the log of a leader that has entries which the only two others
+// that run lack: for as long as it goes on, nobody else can be elected.
+func storeThatWins(c *cluster) {
+	l := c.lead()
+	others := c.without(l.m)
+	c.note("crash", "two followers crash")
+	for _, m := range others[2:] {
+		m.crash(m.running())
+	}
+	time.Sleep(2 * time.Second)
+	if c.leading() != l.m {
+		c.problem("another leads by now")
+		return
+	}
+	c.note("bad-disk", "the leader writes what does not come to the others, and then its disk fails")
+	w := &wrong{cut: between([]*machine{l.m}, others)}
+	c.net.begin(w)
+	time.Sleep(300 * time.Millisecond)
+	l.change(func(p *faults.Plan) { p.Disk = faults.Disk{Error: "EIO", Stores: raftStores[:1]} })
+	time.Sleep(700 * time.Millisecond) // it does not lead any more
+	c.net.end(w)
+	before := c.term(l)
+	select {
+	case <-l.over:
+		c.seen.add("nodes ended by themselves")
+	case <-time.After(30 * time.Second):
+		if after := c.term(l); after > before+5 {
+			c.problem("a node whose log fails is elected for nothing: the term went from %d to %d", before, after)
 		}
+	}
+	l.m.start()
+	for _, m := range others[2:] {
+		m.start()
+	}
+}
+
+// stranger makes a machine that is none of the cluster's, in reach of it.
+func (c *cluster) stranger(file *node.ClusterFile) *machine {
+	return &machine{
+		c: c, booting: make(chan struct{}, 1), name: "stranger", host: c.net.add(), at: size,
+		disk: newDisk(newSource(c.cfg.Seed, 200), ""), foreign: file,
+	}
+}
+
+// refused starts a stranger, who is to end for the sake of an error.
+func (c *cluster) refused(m *machine, want error) {
+	m.start()
+	l := m.running()
+	if l == nil {
+		return
+	}
+	select {
+	case <-l.done:
+	case <-time.After(time.Minute):
+		c.problem("a stranger is not refused within a minute; ready: %v", l.node.Ready())
+		m.stop()
+	}
+	if errors.Is(l.err, want) {
+		c.seen.add("strangers refused")
+	} else {
+		c.problem("a stranger ended: %v, want %v", l.err, want)
+	}
+}
+
+// keysDiffer has a node with the cluster's genesis and another secret, so another key of
+// gossip, look for the cluster.
+func keysDiffer(c *cluster) {
+	before := c.term(c.lead())
+	secret, err := transport.NewSecret()
+	must(err)
+	file, err := node.NewClusterFile(secret, c.file.Document)
+	must(err)
+	c.note("stranger", "a node with another secret comes")
+	c.refused(c.stranger(file), membership.ErrWrongSecret)
+	if after := c.term(c.lead()); after != before {
+		c.problem("the term went from %d to %d", before, after)
+	}
+}
+
+// otherData has a node look for the cluster that belongs to another one: by its file, and
+// then by its data alone.
+func otherData(c *cluster) {
+	file, err := newFile()
+	must(err)
+	c.note("stranger", "a node of another cluster comes")
+	c.refused(c.stranger(file), membership.ErrForeignCluster)
+	m := c.stranger(file)
+	m.alone = true
+	m.start()
+	for l := m.running(); l != nil && l.node.Ready() != nil; time.Sleep(100 * time.Millisecond) {
+	}
+	m.stop()
+	m.foreign, m.alone = nil, false
+	c.note("stranger", "it comes with its data, and the cluster's file")
+	if err := m.boot(); errors.Is(err, node.ErrOtherCluster) {
+		c.seen.add("strangers refused")
+	} else {
+		c.problem("a node with another cluster's data starts: %v", err)
+		m.stop()
 	}
 }
 
