@@ -100,29 +100,18 @@ var scenarios = []scenario{
 			}
 		}
 	}},
-	{name: "half-open", nodes: 3, length: 25 * time.Second, silence: 15 * time.Second, rate: 5, play: func(s *stage) {
-		// What the leader sent on, then what it hears by, and then what the
-		// clients have: the connections of now are dead in one direction, and
-		// nobody was told. New ones work.
+	{name: "half-open", nodes: 3, length: 35 * time.Second, silence: 20 * time.Second, rate: 5, play: func(s *stage) {
+		// The connections of now are dead in one direction, and nobody was told;
+		// new ones work. First what the leader sends is lost, then what it hears,
+		// and what the clients send.
 		lead, followers := s.leader()
-		var cut []tcp
-		for _, f := range followers {
-			cut = append(cut, s.halfOpen(lead.process, lead.host, f, peerPort, true)...)
-		}
-		s.noticed(lead.process, cut)
+		s.noticed(s.halfOpen(lead.process, lead.host, peerPort, true, followers...))
 		s.hold(2 * time.Second)
 		lead, followers = s.leader()
-		cut = nil
-		for _, f := range followers {
-			cut = append(cut, s.halfOpen(lead.process, lead.host, f, peerPort, false)...)
-		}
-		s.noticed(lead.process, cut)
-		s.hold(2 * time.Second)
-		cut = nil
-		for _, n := range s.nodes {
-			cut = append(cut, s.halfOpen(s.load, s.clients, n, apiPort, true)...)
-		}
-		s.noticed(s.load, cut)
+		peers := s.halfOpen(lead.process, lead.host, peerPort, false, followers...)
+		clients := s.halfOpen(s.load, s.clients, apiPort, true, s.nodes...)
+		s.noticed(peers)
+		s.noticed(clients)
 	}},
 	{name: "gossip-loss", nodes: 3, length: 25 * time.Second, silence: 10 * time.Second, rate: 20, quiet: true, play: func(s *stage) {
 		for _, n := range s.nodes {
@@ -159,7 +148,8 @@ type stage struct {
 }
 
 func (sc scenario) run(t *testing.T) {
-	ctx := bounded(t, 2*time.Minute)
+	t.Parallel() // most of it is waiting, and each has a network of its own
+	ctx := bounded(t, 3*time.Minute)
 	s := &stage{scenario: sc, t: t, ctx: ctx, c: newCluster(ctx, t, newNet(ctx, t))}
 	var hosts []*netns.Host
 	for i := range sc.nodes {
@@ -323,54 +313,62 @@ func endpoint(t *testing.T, s string) (string, uint16) {
 	return fmt.Sprintf("%d.%d.%d.%d", b[3], b[2], b[1], b[0]), uint16(p)
 }
 
-// halfOpen makes the connections that a process of a host has to a port of a node dead
-// in one direction from now on: what it sends does not arrive, or what it should hear
-// does not. It returns them.
-func (s *stage) halfOpen(p *process, on *netns.Host, to *nodeAt, port uint16, sent bool) []tcp {
+// dead are connections that a process opened, and that carry in one direction alone.
+type dead struct {
+	of    *process
+	since time.Time
+	conns []tcp
+}
+
+// halfOpen makes the connections that a process of a host has to a port of some nodes
+// dead in one direction: what it sends does not arrive, or what it should hear does not.
+func (s *stage) halfOpen(p *process, on *netns.Host, port uint16, sent bool, to ...*nodeAt) dead {
 	s.t.Helper()
-	var cut []tcp
+	cut := dead{of: p}
 	for _, c := range established(s.t, p) {
-		if c.peer != to.host.At(port) {
+		i := slices.IndexFunc(to, func(n *nodeAt) bool { return n.host.At(port) == c.peer })
+		if i < 0 {
 			continue
 		}
 		local, remote := strconv.Itoa(int(c.local)), strconv.Itoa(int(port))
 		if sent {
-			s.must(to.host.Drop(s.ctx, "-p", "tcp", "--sport", local, "--dport", remote))
+			s.must(to[i].host.Drop(s.ctx, "-p", "tcp", "--sport", local, "--dport", remote))
 		} else {
 			s.must(on.Drop(s.ctx, "-p", "tcp", "--sport", remote, "--dport", local))
 		}
-		cut = append(cut, c)
+		cut.conns = append(cut.conns, c)
 	}
+	if len(cut.conns) == 0 {
+		s.t.Fatal("there was no connection to cut")
+	}
+	cut.since = time.Now()
 	return cut
 }
 
-// noticed waits until a process has given up some connections: all but those that it
-// had nothing to say on. Its kernel alone would go on for a quarter of an hour.
-func (s *stage) noticed(p *process, cut []tcp) {
+// noticed waits until a process has given up dead connections: all but those that it had
+// nothing to say on. Its kernel alone would go on for a quarter of an hour.
+func (s *stage) noticed(cut dead) {
 	s.t.Helper()
-	if len(cut) == 0 {
-		s.t.Fatal("there was no connection to cut")
-	}
-	began, left := time.Now(), 0
 	soon, cancel := context.WithTimeout(s.ctx, healed)
 	defer cancel()
+	left := 0
 	eventually(soon, s.t, "dead connections are given up", func(context.Context) error {
 		left = 0
-		for _, c := range established(s.t, p) {
-			if !slices.ContainsFunc(cut, func(dead tcp) bool { return dead.local == c.local && dead.peer == c.peer }) {
+		for _, c := range established(s.t, cut.of) {
+			if !slices.ContainsFunc(cut.conns, func(d tcp) bool { return d.local == c.local && d.peer == c.peer }) {
 				continue
 			}
 			if left++; c.waiting > 0 {
-				return fmt.Errorf("%d bytes wait on the connection to %s", c.waiting, c.peer)
+				return fmt.Errorf("%d bytes wait on the connection from port %d to %s", c.waiting, c.local, c.peer)
 			}
 		}
-		if left == len(cut) {
+		if left == len(cut.conns) {
 			return fmt.Errorf("all %d are still taken for good", left)
 		}
 		return nil
 	})
 	s.t.Logf("%s gave up %d of %d dead connections within %v; nothing was sent on the others",
-		p.name, len(cut)-left, len(cut), time.Since(began).Round(time.Millisecond))
+		cut.of.name, len(cut.conns)-left, len(cut.conns), time.Since(cut.since).Round(time.Millisecond))
 }
 
 // judge logs what was done, and fails the test with the evidence where a checker does.
