@@ -253,7 +253,9 @@ func (k *caller) write(l Limits) error {
 		case now := <-tick.C:
 			heard = time.Unix(0, k.c.lastRead.Load())
 			switch {
-			case k.waiting() == 0:
+			case k.waiting() == 0 && !asked.After(heard):
+				// Where something went unanswered it does not matter that
+				// its caller has given up: the next one would, too.
 				if now.Sub(used) > l.Idle {
 					return errIdle
 				}

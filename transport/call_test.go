@@ -252,6 +252,70 @@ func TestSlowHandlerIsNotSilence(t *testing.T) {
 	})
 }
 
+// A call that nobody waits for any more went unanswered on a connection that is dead:
+// that is found out all the same, and the next call has a new connection.
+func TestSilenceAfterImpatientCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		var mu sync.Mutex
+		made, dead := 0, 0 // connections from a, of which the first ones are dead
+		a, b := w.pair(t, func(c *transport.Config) {
+			c.Conn = func(_ transport.Class, local, _ string, conn net.Conn) net.Conn {
+				mu.Lock()
+				defer mu.Unlock()
+				number := made
+				if local == identity("a").NodeID() {
+					made++
+				}
+				return seamConn{conn, func() bool {
+					mu.Lock()
+					defer mu.Unlock()
+					return local == identity("a").NodeID() && number < dead
+				}}
+			}
+		})
+		b.echo(transport.ClassCall)
+		if _, err := a.call(b, transport.ClassCall, "echo", ""); err != nil {
+			t.Fatal(err)
+		}
+		mu.Lock()
+		dead = made
+		mu.Unlock()
+		impatient := func() error {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			_, _, err := a.Call(ctx, transport.ClassCall, b.ref(), "echo", nil)
+			return err
+		}
+		if err := impatient(); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("on the dead connection: %v", err)
+		}
+		time.Sleep(10 * time.Second) // in the bubble
+		if err := impatient(); err != nil {
+			t.Errorf("ten seconds later: %v", err)
+		}
+		// On a live connection an answer that nobody waits for is no silence.
+		b.Handle(transport.ClassCall, "slow", func(ctx context.Context, _ transport.Peer, _ []byte) ([]byte, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if _, _, err := a.Call(ctx, transport.ClassCall, b.ref(), "slow", nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("a slow call: %v", err)
+		}
+		time.Sleep(time.Minute) // in the bubble
+		mu.Lock()
+		defer mu.Unlock()
+		if made != 2 {
+			t.Errorf("%d connections were made, want 2", made)
+		}
+		if n := a.Stats().Connections; n != 1 {
+			t.Errorf("%d connections are left, want the live one", n)
+		}
+	})
+}
+
 func TestIdleConnectionsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := newWorld(t).pair(t)

@@ -116,8 +116,9 @@ type Limits struct {
 	RPC time.Duration
 	// Beat bounds heartbeats, votes and TimeoutNow: 2 s.
 	Beat time.Duration
-	// Ping is how long a connection with open calls may be silent before
-	// it is pinged; after three of it the peer counts as gone: 2 s.
+	// Ping is how long a connection with open calls, or with one that was
+	// given up without an answer, may be silent before it is pinged; after
+	// three of it the peer counts as gone: 2 s.
 	Ping time.Duration
 	// Call bounds a call whose context has no deadline: 30 s.
 	Call time.Duration

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -91,6 +93,50 @@ func (h *Host) NoMulticast(ctx context.Context) error {
 			h.tool("ip6tables", "-A", "INPUT", "-d", "ff00::/8", "-j", "DROP"),
 			h.tool("ip6tables", "-A", "OUTPUT", "-d", "ff00::/8", "-j", "DROP"),
 		)
+	}
+	return runAll(ctx, commands...)
+}
+
+// Drop makes the packets that come to the host and fit what the packet filter is
+// told by match vanish, silently, until Net.Heal: "-p", "udp" for instance. It is for
+// IPv4 and IPv6, so match names no addresses.
+func (h *Host) Drop(ctx context.Context, match ...string) error {
+	var commands []command
+	for _, tool := range h.filters() {
+		commands = append(commands, h.tool(tool, slices.Concat([]string{"-A", cutChain}, match, []string{"-j", "DROP"})...))
+	}
+	return runAll(ctx, commands...)
+}
+
+// Lose is Drop of each packet that fits with a probability, from 0 to 1.
+func (h *Host) Lose(ctx context.Context, probability float64, match ...string) error {
+	return h.Drop(ctx, append(match, "-m", "statistic", "--mode", "random",
+		"--probability", strconv.FormatFloat(probability, 'f', 3, 64))...)
+}
+
+// filters are the packet filter's programs for the host's addresses.
+func (h *Host) filters() []string {
+	if h.addr6.IsValid() {
+		return []string{"iptables", "ip6tables"}
+	}
+	return []string{"iptables"}
+}
+
+// Blackhole takes away the host's IPv4 route to another, until Net.Heal: what it
+// sends there does not leave it, what comes from there arrives.
+func (h *Host) Blackhole(ctx context.Context, to *Host) error {
+	return ip("-n", h.ns, "route", "add", "blackhole", to.addr.String()+"/32").run(ctx)
+}
+
+// Link pulls the host's cable, or plugs it in again. Meanwhile the host has no route
+// to anywhere: who sends gets an error.
+func (h *Host) Link(ctx context.Context, up bool) error {
+	if !up {
+		return ip("-n", h.ns, "link", "set", "eth0", "down").run(ctx)
+	}
+	commands := []command{ip("-n", h.ns, "link", "set", "eth0", "up")}
+	if h.addr6.IsValid() { // the kernel took it away
+		commands = append(commands, ip("-n", h.ns, "addr", "replace", h.addr6.String()+"/64", "dev", "eth0", "nodad"))
 	}
 	return runAll(ctx, commands...)
 }

@@ -202,18 +202,49 @@ func (n *Net) names() []string {
 	return slices.Sorted(maps.Keys(n.hosts))
 }
 
-// Heal undoes all cuts.
+// Heal undoes all cuts, drops and blackholes. Links stay as Host.Link set them.
 func (n *Net) Heal(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var commands []command
 	for _, h := range n.hosts {
-		commands = append(commands, h.tool("iptables", "-F", cutChain))
+		commands = append(commands,
+			h.tool("iptables", "-F", cutChain),
+			ip("-n", h.ns, "route", "flush", "type", "blackhole"),
+		)
 		if n.ipv6 {
 			commands = append(commands, h.tool("ip6tables", "-F", cutChain))
 		}
 	}
 	return runAll(ctx, commands...)
+}
+
+// Dropped is how many packets vanished by cuts and drops since the last Heal.
+func (n *Net) Dropped(ctx context.Context) (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	total := 0
+	for _, h := range n.hosts {
+		for _, tool := range h.filters() {
+			out, err := h.tool(tool, "-nvxL", cutChain).output(ctx)
+			if err != nil {
+				return 0, err
+			}
+			// Two lines of headings, then a rule a line, which begins with
+			// its count of packets.
+			for i, line := range strings.Split(strings.TrimSpace(out), "\n") {
+				if i < 2 {
+					continue
+				}
+				packets, err := strconv.Atoi(strings.Fields(line)[0])
+				if err != nil {
+					return 0, fmt.Errorf("%s on %s: %q: %w", tool, h.name, line, err)
+				}
+				total += packets
+			}
+		}
+	}
+	return total, nil
 }
 
 // Exec prepares a command on a host, as exec.CommandContext does. It replaces
@@ -263,11 +294,16 @@ type command []string
 func ip(args ...string) command { return append(command{"ip"}, args...) }
 
 func (c command) run(ctx context.Context) error {
+	_, err := c.output(ctx)
+	return err
+}
+
+func (c command) output(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, c[0], c[1:]...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%s: %w: %s", strings.Join(c, " "), err, strings.TrimSpace(string(out)))
+		return "", fmt.Errorf("%s: %w: %s", strings.Join(c, " "), err, strings.TrimSpace(string(out)))
 	}
-	return nil
+	return string(out), nil
 }
 
 func runAll(ctx context.Context, commands ...command) error {
