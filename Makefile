@@ -13,10 +13,16 @@ LENGTH ?= 2m
 PACE ?= 2s
 THINK ?= 500ms
 FAULTS ?=
+CRASHES ?= 20
+SEED ?= 0
+PLANTED ?= all
+BUGS ?= double fork head lost_ack reorder session stale_read stall verdict
+# Simulated nodes write their keys to files: where those are synced for nothing.
+SIMDIR ?= $(or $(wildcard /dev/shm),$(TMPDIR),/tmp)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: all build demo test race lint generate generate-check wasm fuzz sim bench e2e-long netns clean help
+.PHONY: all build demo test race lint generate generate-check wasm fuzz sim sim-planted bench crash e2e-long planted chaos netns clean help
 
 all: build
 
@@ -60,10 +66,24 @@ bench: build ## throughput and latency of three node processes, beside the machi
 	$(BIN) bench $(ARGS)
 
 sim: ## clusters in bubbles, under seeded faults (SEEDS=1-100 LENGTH=2m PACE=2s THINK=500ms FAULTS=pause,crash ARGS=-trace)
-	cd test/sim && $(GO) test -count=1 -timeout 0 -run 'TestSim$$' -args -seeds=$(SEEDS) -length=$(LENGTH) -pace=$(PACE) -think=$(THINK) -faults=$(FAULTS) $(ARGS)
+	cd test/sim && TMPDIR=$(SIMDIR) $(GO) test -count=1 -timeout 0 -run 'TestSim$$' -args -seeds=$(SEEDS) -length=$(LENGTH) -pace=$(PACE) -think=$(THINK) -faults=$(FAULTS) $(ARGS)
+
+sim-planted: ## bugs planted in the binary, which the simulation must find (those of the watch stand above it)
+	cd test/sim && $(GO) test -c -tags planted -o $(SIMDIR)/exonode-sim-planted . && for bug in $(BUGS); do \
+		EXONODE_PLANTED=$$bug TMPDIR=$(SIMDIR) $(SIMDIR)/exonode-sim-planted -test.run 'TestPlanted$$' -test.v | grep planted: || { echo "$$bug is not found"; exit 1; }; done; \
+		rm $(SIMDIR)/exonode-sim-planted
+
+crash: ## power cuts beneath raft's stores, CRASHES=20 seeds of them (strace)
+	$(GO) test -count=1 -timeout 60m ./test/crash -args -must -seeds=$(CRASHES)
 
 e2e-long: ## the long process tests: a million entries
 	EXONODE_LONG=1 $(GO) test -count=1 -timeout 20m -v -run Million ./test/e2e
+
+planted: ## bugs planted in the binary, which the lab must find (PLANTED=watch_gap,watch_twice)
+	$(GO) test -count=1 -timeout 30m -v ./test/planted -args -bugs=$(PLANTED)
+
+chaos: build ## faults of every kind for two minutes on five nodes, judged (SEED=0 draws one)
+	$(BIN) chaos run ci --seed $(SEED) $(ARGS)
 
 netns: ## hosts in network namespaces, real multicast (root, iproute2, iptables)
 	$(GO) test -tags netns -count=1 -timeout 15m ./test/netns

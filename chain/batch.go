@@ -240,30 +240,60 @@ func (b *batch) checkEntry(e *Entry, i int) *BadEntryError {
 
 // redactTarget returns the sequence that a chain.redact payload names.
 func redactTarget(payload []byte) (uint64, error) {
-	raw, err := member(payload, "target_seq")
-	if err != nil {
-		return 0, err
-	}
-	seq, err := strconv.ParseUint(string(raw), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("payload: target_seq: %w", err)
-	}
-	return seq, nil
+	return uintMember(payload, "target_seq")
 }
 
 // besideHash returns the envelope hash that a governance.escalate payload names.
 func besideHash(payload []byte) (Hash, error) {
-	raw, err := member(payload, "envelope_hash")
+	return hashMember(payload, "envelope_hash")
+}
+
+// checkRecovery checks that a chain.recover payload says of its own entry, and of the
+// one before it, what their headers say.
+func checkRecovery(h *Header, payload []byte) error {
+	epoch, err := uintMember(payload, "epoch")
+	if err != nil {
+		return err
+	}
+	last, err := uintMember(payload, "last_seq")
+	if err != nil {
+		return err
+	}
+	hash, err := hashMember(payload, "head_hash")
+	if err != nil {
+		return err
+	}
+	if epoch != h.Epoch || last != h.Sequence-1 || hash != h.Previous {
+		return fmt.Errorf("its payload names epoch %d after entry %d with hash %v; it is of epoch %d after entry %d with hash %v",
+			epoch, last, hash, h.Epoch, h.Sequence-1, h.Previous)
+	}
+	return nil
+}
+
+func uintMember(payload []byte, name string) (uint64, error) {
+	raw, err := member(payload, name)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(string(raw), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("payload: %s: %w", name, err)
+	}
+	return n, nil
+}
+
+func hashMember(payload []byte, name string) (Hash, error) {
+	raw, err := member(payload, name)
 	if err != nil {
 		return Hash{}, err
 	}
 	text := bytes.Trim(raw, `"`)
 	var h Hash
 	if len(raw) != len(text)+2 || len(text) != hex.EncodedLen(len(h)) {
-		return Hash{}, errors.New("payload: envelope_hash is not a string of 64 hex digits")
+		return Hash{}, fmt.Errorf("payload: %s is not a string of 64 hex digits", name)
 	}
 	if err := h.UnmarshalText(text); err != nil {
-		return Hash{}, fmt.Errorf("payload: envelope_hash: %w", err)
+		return Hash{}, fmt.Errorf("payload: %s: %w", name, err)
 	}
 	return h, nil
 }

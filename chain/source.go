@@ -37,7 +37,7 @@ const (
 	PartHeader   Part = "header"   // the header's bytes, or a field of it
 	PartLink     Part = "link"     // the link to the predecessor
 	PartTime     Part = "time"     // not after the predecessor's
-	PartEpoch    Part = "epoch"    // changed without chain.recover
+	PartEpoch    Part = "epoch"    // changed without chain.recover, or one that does not follow
 	PartEnvelope Part = "envelope" // altered; or it, or the one beside, missing without a redaction
 	PartBeside   Part = "beside"   // the envelope beside an escalation, altered or out of place
 	PartTile     Part = "tile"     // a stored tile differs from the headers

@@ -245,7 +245,7 @@ func (v *verifier) header(h *Header, seq uint64) error {
 		return v.bad(seq, PartLink, errors.New("entry 0 names a predecessor"))
 	case seq > 0 && h.Kind == kindGenesis && system:
 		return v.bad(seq, PartHeader, errors.New("a second genesis"))
-	case seq > 0 && h.Epoch != v.epoch && (h.Epoch < v.epoch || h.Kind != kindRecover || !system):
+	case seq > 0 && (h.Epoch < v.epoch || (h.Epoch > v.epoch) != (h.Kind == kindRecover && system)):
 		return v.bad(seq, PartEpoch, fmt.Errorf("epoch goes from %d to %d at kind %s", v.epoch, h.Epoch, h.Kind))
 	}
 	return nil
@@ -265,6 +265,11 @@ func (v *verifier) envelope(e *Entry) error {
 			lacks = e.Beside == nil
 		} else {
 			v.kept.add(e.Record.Sequence)
+		}
+		if h.Kind == kindRecover {
+			if err := checkRecovery(h, e.Envelope.Payload); err != nil {
+				return v.bad(e.Record.Sequence, PartEpoch, err)
+			}
 		}
 		if h.Kind == kindRedact {
 			target, err := redactTarget(e.Envelope.Payload)

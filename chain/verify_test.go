@@ -247,6 +247,11 @@ func TestVerifyRules(t *testing.T) {
 				h.Epoch, h.Kind = 1, "chain.recover"
 			}
 		}, 6, chain.PartEpoch},
+		{"chain.recover without another epoch", func(i int, h *chain.Header) {
+			if i == 6 {
+				h.Workspace, h.Kind = "system", "chain.recover"
+			}
+		}, 6, chain.PartEpoch},
 		{"epoch down", func(i int, h *chain.Header) {
 			if i < 6 {
 				h.Epoch = 1
@@ -300,20 +305,41 @@ func TestVerifyRules(t *testing.T) {
 	broken := reseal(t, c, tests[len(tests)-1].change)
 	_, err := verify(t, broken, chain.VerifyOptions{})
 	wantBad(t, err, 9, chain.PartLink) // nobody vouches
-	good := reseal(t, c, func(i int, h *chain.Header) {
-		if i == 6 {
-			h.Workspace, h.Kind = "system", "chain.recover"
-		}
-		if i >= 6 {
-			h.Epoch = 2
-		}
-	})
-	if r, err := verify(t, good, chain.VerifyOptions{}); err != nil || r.Epoch != 2 {
-		t.Errorf("a recovery: %v, epoch %d", err, r.Epoch)
-	}
 	other := chain.ID{1}
 	_, err = verify(t, c, chain.VerifyOptions{ChainID: &other})
 	wantBad(t, err, 0, chain.PartHeader)
+}
+
+// TestVerifyRecovery: an epoch begins with a chain.recover that says which entry it
+// goes on from.
+func TestVerifyRecovery(t *testing.T) {
+	const format = `{"epoch":%d,"last_seq":%d,"head_hash":"%v","lost_peers":[],"reason":""}`
+	for name, test := range map[string]struct {
+		payload func(before chain.Head) string
+		good    bool
+	}{
+		"right":          {func(h chain.Head) string { return fmt.Sprintf(format, 2, h.Size-1, h.Hash) }, true},
+		"another epoch":  {func(h chain.Head) string { return fmt.Sprintf(format, 1, h.Size-1, h.Hash) }, false},
+		"another entry":  {func(h chain.Head) string { return fmt.Sprintf(format, 2, h.Size-2, h.Hash) }, false},
+		"another hash":   {func(h chain.Head) string { return fmt.Sprintf(format, 2, h.Size-1, chain.Hash{}) }, false},
+		"no hash":        {func(chain.Head) string { return `{"epoch":2,"last_seq":6}` }, false},
+		"an odd number":  {func(h chain.Head) string { return fmt.Sprintf(format, 2, h.Size-1, h.Hash)[:9] + "2.0}" }, false},
+		"nothing at all": {func(chain.Head) string { return "" }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newTestChain(t, 7)
+			c.add(t, chain.SealInput{Epoch: 2, Event: systemEvent("chain.recover", "r", test.payload(c.head)), RaftIndex: 9})
+			for i := range 3 {
+				c.add(t, chain.SealInput{Epoch: 2, Event: systemEvent("boot.ready", fmt.Sprint(i), "{}"), SealingNode: "n"})
+			}
+			r, err := verify(t, c, chain.VerifyOptions{Head: &c.head})
+			if !test.good {
+				wantBad(t, err, 7, chain.PartEpoch)
+			} else if err != nil || r.Epoch != 2 {
+				t.Errorf("epoch %d, %v", r.Epoch, err)
+			}
+		})
+	}
 }
 
 func TestVerifyEnds(t *testing.T) {

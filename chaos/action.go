@@ -140,8 +140,10 @@ var verbs = map[string]verb{
 		}
 		return nil
 	}},
-	"remove": {"remove NODE", oneGroup},
-	"start":  {"start NODES", oneGroup},
+	"remove":  {"remove NODE", oneGroup},
+	"leave":   {"leave NODE", oneGroup},
+	"replace": {"replace NODE", oneGroup},
+	"start":   {"start NODES", oneGroup},
 	"heal": {"heal", func(_ *Action, w []string) error {
 		if len(w) > 0 {
 			return errWords

@@ -13,7 +13,7 @@ func TestActionsReadAndWritten(t *testing.T) {
 		"slow n1 100ms", "slow n1,n2 100ms 20ms", "drop any 12.5%", "reorder all 30%", "throttle n1 65536",
 		"kill leader", "pause minority", "disk n1 slow 50ms", "disk n1 slow 50ms raft-log", "disk leader hang",
 		"disk n2 eio ledger", "disk n2 enospc", "clock n1 1h0m0s", "clock n1 -5s", "crash n1 before-append", "crash leader after-vote 3",
-		"transfer follower", "transfer n2", "join", "remove n3", "start n1", "heal",
+		"transfer follower", "transfer n2", "join", "remove n3", "leave n3", "replace any", "start n1", "heal",
 	} {
 		a, err := chaos.ParseAction(text)
 		if err != nil {

@@ -32,6 +32,8 @@ type LabStatus struct {
 	Sample history.Sample `json:"sample"`
 	// Active says what is wrong, in the order in which it was broken.
 	Active []string `json:"active"`
+	// Gone are nodes that were taken out of the cluster for good.
+	Gone []string `json:"gone,omitempty"`
 }
 
 // ErrNoLab says that no lab runs in a directory: start one.
@@ -103,7 +105,7 @@ func controlHandler(l *lab.Lab, c *Controller, stop func()) http.Handler {
 		fmt.Fprintln(w, text)
 	})
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
-		s := LabStatus{Dir: l.Dir(), Nodes: l.Nodes(), Sample: c.Sample(r.Context()), Active: []string{}}
+		s := LabStatus{Dir: l.Dir(), Nodes: l.Nodes(), Sample: c.Sample(r.Context()), Active: []string{}, Gone: c.Gone()}
 		for _, a := range c.Active() {
 			s.Active = append(s.Active, a.Text)
 		}

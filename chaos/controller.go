@@ -36,6 +36,11 @@ type Controller struct {
 	active []*Active
 	// minority is the last one that was selected.
 	minority []string
+	// gone are nodes that were taken out of the cluster for good.
+	gone map[string]bool
+	// changing is held by the one change of the members that is under way, which
+	// takes mu for moments only.
+	changing sync.Mutex
 }
 
 // Active is an action that was carried out.
@@ -52,11 +57,21 @@ type Active struct {
 // NewController returns a controller of a lab whose nodes were started for chaos. The
 // caller calls Close.
 func NewController(l *lab.Lab, seed uint64) (*Controller, error) {
-	admin, err := client.New(client.Config{Addresses: l.Addrs(), Stall: time.Second, RetryFor: 10 * time.Second})
+	c := &Controller{lab: l, rand: rand.New(rand.NewPCG(seed, 1)), ids: make(map[string]string), gone: make(map[string]bool)}
+	return c, c.connect()
+}
+
+// connect has the controller know all nodes of the lab.
+func (c *Controller) connect() error {
+	admin, err := client.New(client.Config{Addresses: c.lab.Addrs(), Stall: time.Second, RetryFor: 10 * time.Second})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return &Controller{lab: l, admin: admin, rand: rand.New(rand.NewPCG(seed, 1)), ids: make(map[string]string)}, nil
+	if c.admin != nil {
+		err = c.admin.Close()
+	}
+	c.admin = admin
+	return err
 }
 
 // Close lets the lab be as it is.
@@ -71,9 +86,39 @@ func (c *Controller) Names() []string {
 	return names
 }
 
+// Members are the names and API addresses of the nodes that were not taken out of the
+// cluster.
+func (c *Controller) Members() (names, addrs []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, n := range c.lab.Nodes() {
+		if !c.gone[n.Name] {
+			names, addrs = append(names, n.Name), append(addrs, n.API)
+		}
+	}
+	return names, addrs
+}
+
+// Gone are the names of nodes that were taken out of the cluster.
+func (c *Controller) Gone() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Sorted(maps.Keys(c.gone))
+}
+
+// members are the names of Members; c.mu is held.
+func (c *Controller) members() []string {
+	return slices.DeleteFunc(c.Names(), func(n string) bool { return c.gone[n] })
+}
+
 // Do carries an action out. What it returns can be undone, but for actions that are
 // over at once, of which it returns nil.
 func (c *Controller) Do(ctx context.Context, a Action) (*Active, string, error) {
+	switch a.Verb {
+	case "join", "remove", "leave", "replace":
+		text, err := c.change(ctx, a)
+		return nil, text, err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.identify(ctx); err != nil {
@@ -84,7 +129,7 @@ func (c *Controller) Do(ctx context.Context, a Action) (*Active, string, error) 
 		return nil, "", err
 	}
 	act := &Active{Action: a, groups: groups, Nodes: slices.Compact(slices.Sorted(slices.Values(slices.Concat(groups...))))}
-	act.Text = act.say(c.Names())
+	act.Text = act.say(c.members())
 	switch a.Verb {
 	case "heal":
 		return nil, act.Text, c.healAll(ctx)
@@ -92,14 +137,6 @@ func (c *Controller) Do(ctx context.Context, a Action) (*Active, string, error) 
 		return nil, act.Text, c.startAgain(ctx, act.Nodes)
 	case "transfer":
 		return nil, act.Text, c.transfer(ctx, act.Nodes[0])
-	case "join":
-		n, err := c.lab.Add()
-		if err != nil {
-			return nil, "", err
-		}
-		return nil, n.Name + " joins", c.lab.Start(n.Name)
-	case "remove":
-		return nil, act.Text, c.admin.Remove(ctx, c.ids[act.Nodes[0]])
 	}
 	c.active = append(c.active, act)
 	for _, name := range act.Nodes {
@@ -184,7 +221,7 @@ func (c *Controller) Revive(ctx context.Context) ([]string, error) {
 	defer c.mu.Unlock()
 	var ended []string
 	for _, name := range c.Names() {
-		if !c.lab.Running(name) && !c.held(name) {
+		if !c.lab.Running(name) && !c.held(name) && !c.removed(name) {
 			ended = append(ended, name)
 		}
 	}
@@ -220,8 +257,8 @@ func (c *Controller) revive(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// removed reports whether a node's log says that it was taken out of the cluster.
-func (c *Controller) removed(name string) bool { return c.lab.Removed(name) }
+// removed reports whether a node was taken out of the cluster, as we or its log know.
+func (c *Controller) removed(name string) bool { return c.gone[name] || c.lab.Removed(name) }
 
 // identify learns the ids of nodes that answer.
 func (c *Controller) identify(ctx context.Context) error {
@@ -256,19 +293,21 @@ func (c *Controller) status(ctx context.Context, n lab.Node) (client.Status, err
 // plan tells each node what is wrong with it. One that can't be told is told when it
 // runs again: it reads its plan when it starts.
 func (c *Controller) plan(ctx context.Context) error {
-	var errs []error
-	for _, n := range c.lab.Nodes() {
+	nodes := c.lab.Nodes()
+	errs := make([]error, len(nodes))
+	var tell sync.WaitGroup
+	for i, n := range nodes {
 		p := c.planOf(n.Name)
-		if err := c.lab.WritePlan(n.Name, p); err != nil {
-			errs = append(errs, err)
+		if errs[i] = c.lab.WritePlan(n.Name, p); errs[i] != nil || !c.lab.Running(n.Name) || c.paused(n.Name) {
 			continue
 		}
-		if c.lab.Running(n.Name) && !c.paused(n.Name) {
+		tell.Go(func() {
 			if err := putPlan(ctx, n.Chaos, p); err != nil && c.lab.Running(n.Name) {
-				errs = append(errs, fmt.Errorf("tell %s what is wrong with it: %w", n.Name, err))
+				errs[i] = fmt.Errorf("tell %s what is wrong with it: %w", n.Name, err)
 			}
-		}
+		})
 	}
+	tell.Wait()
 	return errors.Join(errs...)
 }
 
@@ -340,9 +379,13 @@ func worse(a, b faults.Link) faults.Link {
 	return a
 }
 
+// tellLimit is how long a node may take to take its plan: one that was just started on a
+// busy machine has yet to listen.
+const tellLimit = 15 * time.Second
+
 // putPlan replaces a node's plan.
 func putPlan(ctx context.Context, addr string, p faults.Plan) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, tellLimit)
 	defer cancel()
 	b, err := json.Marshal(p)
 	if err != nil {
@@ -395,7 +438,7 @@ func (c *Controller) resolve(ctx context.Context, a *Action) (groups [][]string,
 // pick resolves one selector. What other groups of the action have is not picked by
 // chance.
 func (c *Controller) pick(selector, leader string, taken []string) ([]string, error) {
-	all := c.Names()
+	all := c.members()
 	free := slices.DeleteFunc(slices.Clone(all), func(n string) bool { return slices.Contains(taken, n) })
 	one := func(from []string) ([]string, error) {
 		if len(from) == 0 {
@@ -543,8 +586,6 @@ func (a *Active) say(all []string) string {
 		return fmt.Sprintf("%s %s %s", nodes, be(a.Nodes, "crashes", "crash"), a.Point)
 	case "transfer":
 		return "leadership goes to " + nodes
-	case "remove":
-		return nodes + " removed from the cluster"
 	case "start":
 		return nodes + " started again"
 	case "heal":

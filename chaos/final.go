@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/zeebo/blake3"
@@ -18,29 +20,39 @@ import (
 )
 
 // final reads the first size entries of every node, byte for byte, and has each node's
-// chain verified.
-func (r *run) final(ctx context.Context, admin *client.Client, size uint64) (*history.Final, error) {
-	f := &history.Final{Size: size}
+// chain verified. A node that can't be read, or has lost its chain, is what the run looks
+// for: it is a replica with a problem.
+func (r *run) final(ctx context.Context, admin *client.Client, size uint64) *history.Final {
+	f := &history.Final{Size: size, Troubles: r.troubles}
 	var roots map[uint64]chain.Hash
 	wanted := r.wantedRoots()
 	wanted[size] = true
 	for i, addr := range r.addrs {
-		if r.lab != nil && !r.lab.Running(r.names[i]) {
-			continue // it was removed
-		}
 		replica := history.Replica{Node: r.names[i]}
-		entries, found, err := r.replica(ctx, admin, addr, size, &replica, wanted)
-		switch {
-		case ctx.Err() != nil:
-			return nil, fmt.Errorf("read the chain of %s: %w", r.names[i], err)
-		case err != nil: // a node that has lost its chain is what the run looks for
+		if r.lab != nil && !r.lab.Running(r.names[i]) {
+			if r.lab.Removed(r.names[i]) {
+				continue
+			}
+			replica.Problems = append(replica.Problems, "it does not run")
+			f.Replicas = append(f.Replicas, replica)
+			continue
+		}
+		var entries []history.Entry
+		var found map[uint64]chain.Hash
+		err := within(ctx, r.patience(readLimit), func(ctx context.Context) (err error) {
+			entries, found, err = r.replica(ctx, admin, addr, size, &replica, wanted)
+			return err
+		})
+		if err != nil {
 			replica.Problems = append(replica.Problems, err.Error())
-		case f.Entries == nil:
+		} else if f.Entries == nil {
 			f.Entries, roots = entries, found
 		}
 		r.verify(ctx, addr, &replica)
 		f.Replicas = append(f.Replicas, replica)
 	}
+	// Those that were read come first: the others are compared with the first.
+	slices.SortStableFunc(f.Replicas, func(a, b history.Replica) int { return cmp.Compare(b.Size, a.Size) })
 	f.RootAt = func(n uint64) (chain.Hash, error) {
 		root, ok := roots[n]
 		if !ok {
@@ -48,7 +60,7 @@ func (r *run) final(ctx context.Context, admin *client.Client, size uint64) (*hi
 		}
 		return root, nil
 	}
-	return f, nil
+	return f
 }
 
 // wantedRoots are the sizes at which clients were told roots.
@@ -70,6 +82,9 @@ func (r *run) replica(ctx context.Context, admin *client.Client, addr string, si
 	}
 	roots := make(map[uint64]chain.Hash)
 	reader = reader.At(client.Session) // at least what the last append was acknowledged with
+	if len(r.troubles) > 0 {
+		reader = reader.At(client.Stale) // what it has
+	}
 	var entries []history.Entry
 	digest := blake3.New()
 	tree := new(chain.Tree)
@@ -115,7 +130,7 @@ func (r *run) verify(ctx context.Context, addr string, out *history.Replica) {
 			return
 		}
 	}
-	cmd := exec.CommandContext(ctx, binary, "verify", "--addr", addr, "--timeout", "1m", "-o", "json")
+	cmd := exec.CommandContext(ctx, binary, "verify", "--addr", addr, "--timeout", r.patience(readLimit).String(), "-o", "json")
 	text, err := cmd.Output()
 	var found struct {
 		OK       bool   `json:"ok"`

@@ -36,9 +36,13 @@ type RunConfig struct {
 
 // How long the parts of a run may take.
 const (
-	startLimit  = time.Minute
-	healLimit   = 2 * time.Minute
-	watchLimit  = 30 * time.Second
+	startLimit = time.Minute
+	healLimit  = time.Minute
+	watchLimit = 30 * time.Second
+	// readLimit is how long one node may take to tell what it holds, and
+	// lameLimit instead of it, and of healLimit, in a cluster that is in trouble.
+	readLimit   = time.Minute
+	lameLimit   = 10 * time.Second
 	sampleEvery = 500 * time.Millisecond
 	// settle is how long the workload goes on before the faults begin and
 	// after they end.
@@ -55,11 +59,16 @@ type run struct {
 	lab     *lab.Lab
 	control *Controller
 	load    *load
+	// changes are those of the members that are under way.
+	changes sync.WaitGroup
+	// troubles are what went wrong after everything was mended: findings, not the
+	// end of the run.
+	troubles []string
 }
 
 // Run plays a scenario and returns what was recorded, with what the nodes hold in the
-// end; who judges it is the caller. An error is one of the run itself: the cluster may
-// be well or not.
+// end, as far as it could be read; who judges it is the caller. An error is one of the run
+// itself: the lab did not start, or ctx ended.
 func Run(ctx context.Context, cfg RunConfig) (result *history.Result, err error) {
 	if cfg.Progress == nil {
 		cfg.Progress = func(time.Duration, string) {}
@@ -98,6 +107,9 @@ func Run(ctx context.Context, cfg RunConfig) (result *history.Result, err error)
 	h, final, err := r.finish(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if r.control != nil {
+		r.names = r.control.Names() // those that are gone have their part in the history
 	}
 	return &history.Result{
 		Title: cfg.Scenario.Title, Seed: cfg.Seed, Version: cfg.Version, Began: began,
@@ -155,16 +167,17 @@ func (r *run) suffer(ctx context.Context, plan []Planned) error {
 		sleepUntil(ctx, r.rec, r.rec.Now()+r.cfg.Scenario.Length)
 		return context.Cause(ctx)
 	}
+	defer r.changes.Wait()
 	if err := r.play(ctx, plan); err != nil {
 		return err
 	}
 	if _, _, err := r.control.Do(ctx, Action{Verb: "heal"}); err != nil {
-		return fmt.Errorf("mend everything: %w", err)
+		r.trouble("not everything was mended: %v", err)
 	}
 	r.fault(history.Fault{Kind: "heal", Text: "everything mended"})
-	if err := r.await(ctx); err != nil {
-		return err
-	}
+	r.changes.Wait()
+	r.names, r.addrs = r.control.Members()
+	r.await(ctx)
 	if !sleepUntil(ctx, r.rec, r.rec.Now()+settle) {
 		return ctx.Err()
 	}
@@ -174,6 +187,21 @@ func (r *run) suffer(ctx context.Context, plan []Planned) error {
 func (r *run) fault(f history.Fault) int {
 	r.say("%s", f.Text)
 	return r.rec.Fault(f)
+}
+
+// trouble notes what went wrong in the end, once the run is to go on all the same.
+func (r *run) trouble(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	r.say("trouble: %s", text)
+	r.troubles = append(r.troubles, text)
+}
+
+// patience is how long the end waits for what takes no time in a cluster that is well.
+func (r *run) patience(well time.Duration) time.Duration {
+	if len(r.troubles) > 0 {
+		return min(well, lameLimit)
+	}
+	return well
 }
 
 // due is something to do at a time.
@@ -193,6 +221,11 @@ func (r *run) play(ctx context.Context, plan []Planned) error {
 	}
 	for _, p := range plan {
 		add(due{start + p.At, func() error {
+			switch p.Verb {
+			case "join", "remove", "leave", "replace":
+				r.changes.Go(func() { r.change(ctx, p.Action) })
+				return nil
+			}
 			act, text, err := r.control.Do(ctx, p.Action)
 			if err != nil {
 				// Nobody leads, or the node to hand over to is down: that is
@@ -232,6 +265,24 @@ func (r *run) play(ctx context.Context, plan []Planned) error {
 		}
 	}
 	return r.idle(ctx, start+r.cfg.Scenario.Length)
+}
+
+// change has the members changed, which may take a while, and the clients know of it.
+func (r *run) change(ctx context.Context, a Action) {
+	op := history.Op{Client: history.Operator, Kind: history.Member, Call: r.rec.Now(), Outcome: history.OK}
+	_, text, err := r.control.Do(ctx, a)
+	if errors.Is(err, errChanging) {
+		r.say("not done: %s: %v", a, err)
+		return
+	}
+	if op.Return = r.rec.Now(); err != nil {
+		op.Outcome, op.Code = history.Unknown, err.Error()
+		r.say("not done: %s: %v", a, err)
+	} else {
+		r.fault(history.Fault{Kind: "members", Text: text, Moment: true})
+	}
+	r.rec.Op(op)
+	r.load.know(r.control.Members())
 }
 
 // idle waits until a time, and starts what ended by itself meanwhile.
@@ -277,8 +328,8 @@ func (r *run) sample(ctx context.Context) {
 	}
 }
 
-// await waits until all nodes serve again.
-func (r *run) await(ctx context.Context) error {
+// await waits until all nodes serve again, for healLimit.
+func (r *run) await(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, healLimit)
 	defer cancel()
 	for {
@@ -292,17 +343,19 @@ func (r *run) await(ctx context.Context) error {
 			}
 			if err = r.lab.WaitReady(ctx, up...); err == nil {
 				r.say("all nodes serve again")
-				return nil
+				return
 			}
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("the cluster does not come back: %w", err)
+			r.trouble("the cluster does not come back within %v: %v", healLimit, err)
+			return
 		}
 		r.say("not back yet: %v", err)
 	}
 }
 
-// finish ends the workload and reads what all nodes hold.
+// finish ends the workload and reads what all nodes hold. What can't be read is a
+// trouble; an error is the end of ctx.
 func (r *run) finish(ctx context.Context) (*history.History, *history.Final, error) {
 	r.load.end()
 	admin, err := client.New(client.Config{Addresses: r.addrs, Workspace: "chaos", RetryFor: healLimit})
@@ -310,26 +363,62 @@ func (r *run) finish(ctx context.Context) (*history.History, *history.Final, err
 		return nil, nil, err
 	}
 	defer func() { _ = admin.Close() }() // nothing of it is under way
+	size := r.size(ctx, admin)
 	// One event behind what is compared: the watches see that they are there.
-	size := uint64(0)
-	for size == 0 {
-		h, err := admin.Head(ctx)
-		if err != nil {
-			return nil, nil, fmt.Errorf("read the head: %w", err)
-		}
-		size = h.Size
-	}
 	r.load.until.Store(size)
 	last := r.load.event(0, 1<<30, r.load.rng(0))
 	last.Source += "/end"
-	if _, err := admin.Append(ctx, last); err != nil {
-		return nil, nil, fmt.Errorf("append the last event: %w", err)
+	if err := within(ctx, r.patience(healLimit), func(ctx context.Context) error {
+		_, err := admin.Append(ctx, last)
+		return err
+	}); err != nil {
+		r.trouble("append the last event: %v", err)
 	}
-	seen, cancel := context.WithTimeout(ctx, watchLimit)
+	ended := r.rec.Now() // the clients have; watches may yet catch up
+	seen, cancel := context.WithTimeout(ctx, r.patience(watchLimit))
 	defer cancel()
 	r.load.endWatches(seen)
 	h := r.rec.End()
+	h.Length = ended
 	r.say("reading what the nodes hold")
-	final, err := r.final(ctx, admin, size)
-	return h, final, err
+	final := r.final(ctx, admin, size)
+	return h, final, context.Cause(ctx)
+}
+
+// size is how long the chain is in the end: as the cluster says, or else the longest that
+// any node has.
+func (r *run) size(ctx context.Context, admin *client.Client) (size uint64) {
+	err := within(ctx, r.patience(watchLimit), func(ctx context.Context) error {
+		for size == 0 {
+			h, err := admin.Head(ctx)
+			if err != nil {
+				return err
+			}
+			size = h.Size
+		}
+		return nil
+	})
+	if err == nil {
+		return size
+	}
+	r.trouble("read the head: %v", err)
+	for _, addr := range r.addrs {
+		node, err := admin.On(addr)
+		if err != nil {
+			continue
+		}
+		_ = within(ctx, time.Second, func(ctx context.Context) error { // who does not answer is seen below
+			h, err := node.At(client.Stale).Head(ctx)
+			size = max(size, h.Size)
+			return err
+		})
+	}
+	return size
+}
+
+// within calls what may take a while, and no longer.
+func within(ctx context.Context, limit time.Duration, call func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return call(ctx)
 }

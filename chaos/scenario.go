@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/exonode/exonode/chaos/check"
 )
 
 // ErrScenario is wrapped where a scenario can't be read: its text names the field.
@@ -37,6 +40,8 @@ type Scenario struct {
 	// Steps are faults at their times, Random ones that the seed chooses.
 	Steps  []Step  `yaml:"steps"`
 	Random *Random `yaml:"random"`
+	// Limits are what progress is held against.
+	Limits check.Limits `yaml:"limits"`
 }
 
 // Step is a fault at a time, once or again and again.
@@ -158,6 +163,11 @@ func (s *Scenario) Validate() error {
 			}
 		}
 	}
+	for _, b := range append(slices.Collect(maps.Values(s.Limits.ByKind)), s.Limits.Overall, s.Limits.Fault) {
+		if b.Rate < 0 || b.Silence < 0 {
+			return fmt.Errorf("%w: limits: rate and silence are at least 0", ErrScenario)
+		}
+	}
 	return s.Workload.validate()
 }
 
@@ -264,6 +274,7 @@ var faultKinds = map[string]func(*rand.Rand) string{
 		return fmt.Sprintf("crash %s %s %d", one(r, "leader", "any"), one(r, points...), r.IntN(20))
 	},
 	"transfer": func(*rand.Rand) string { return "transfer follower" },
+	"members":  func(r *rand.Rand) string { return "replace " + one(r, "leader", "follower", "any") },
 }
 
 func one(r *rand.Rand, of ...string) string { return of[r.IntN(len(of))] }

@@ -70,10 +70,9 @@ func (w *Workload) validate() error {
 // load is a workload under way.
 type load struct {
 	Workload
-	names, addrs []string
-	rec          *history.Recorder
-	seed         uint64
-	source       string
+	rec    *history.Recorder
+	seed   uint64
+	source string
 
 	// writing ends appends and reads; what is under way ends by itself.
 	writing context.Context
@@ -86,7 +85,11 @@ type load struct {
 	// until, where not 0, is where the watches end.
 	until atomic.Uint64
 
-	mu sync.Mutex // guards recent
+	mu sync.Mutex // guards the fields below
+	// names and addrs are of the nodes, only ever replaced; generation counts how
+	// often they were.
+	names, addrs []string
+	generation   int
 	// recent are keys that were appended, acknowledged or not.
 	recent [64]chain.Key
 	keys   int
@@ -117,12 +120,59 @@ func startLoad(ctx context.Context, w Workload, names, addrs []string, rec *hist
 	return l, nil
 }
 
-// client is the one of a worker, which prefers a node of its own.
-func (l *load) client(worker int, level client.Consistency) (*client.Client, string, error) {
-	i := worker % len(l.addrs)
-	addrs := append(append([]string(nil), l.addrs[i:]...), l.addrs[:i]...)
-	cl, err := client.New(client.Config{Addresses: addrs, Workspace: "chaos", Consistency: level, Stall: time.Second, RetryFor: l.Patience})
-	return cl, l.names[i], err
+// know tells the clients of the nodes that there are by now.
+func (l *load) know(names, addrs []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.names, l.addrs, l.generation = names, addrs, l.generation+1
+}
+
+// connection is a worker's client, of the nodes that were known when it was made.
+type connection struct {
+	*client.Client
+	names, addrs []string
+	// home is the node that it prefers.
+	home       string
+	generation int
+}
+
+// connect makes the client of a worker, which prefers a node of its own.
+func (l *load) connect(worker int, level client.Consistency) (*connection, error) {
+	l.mu.Lock()
+	c := &connection{names: l.names, addrs: l.addrs, generation: l.generation}
+	l.mu.Unlock()
+	i := worker % len(c.addrs)
+	c.home = c.names[i]
+	var err error
+	addrs := append(append([]string(nil), c.addrs[i:]...), c.addrs[:i]...)
+	c.Client, err = client.New(client.Config{Addresses: addrs, Workspace: "chaos", Consistency: level, Stall: time.Second, RetryFor: l.Patience})
+	return c, err
+}
+
+// renew connects again where other nodes are known by now. A session is carried over: the
+// new client is told of last, the newest sequence that the old one knows of; while that
+// fails, the old one goes on.
+func (l *load) renew(c *connection, worker int, level client.Consistency, last uint64) *connection {
+	l.mu.Lock()
+	same := l.generation == c.generation
+	l.mu.Unlock()
+	if same {
+		return c
+	}
+	next, err := l.connect(worker, level)
+	if err != nil {
+		return c
+	}
+	if level == client.Session {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(l.writing), l.Patience)
+		defer cancel()
+		if _, err := next.At(client.Linearizable).Get(ctx, last); err != nil {
+			_ = next.Close() // nothing of it is under way
+			return c
+		}
+	}
+	_ = c.Close() // nothing of it is under way
+	return next
 }
 
 func (l *load) rng(worker int) *rand.Rand { return rand.New(rand.NewPCG(l.seed, 100+uint64(worker))) }
@@ -148,32 +198,33 @@ func (l *load) event(worker, k int, rng *rand.Rand) chain.Event {
 // with its id, now and then by another client of the same worker.
 func (l *load) write(worker int) {
 	rng := l.rng(worker)
-	cl, node, err := l.client(worker, client.Linearizable)
+	cl, err := l.connect(worker, client.Linearizable)
 	if err != nil {
 		return
 	}
 	defer func() { _ = cl.Close() }() // nothing of it is under way
 	for k := 0; l.wait(rng); k++ {
+		cl = l.renew(cl, worker, client.Linearizable, 0)
 		e := l.event(worker, k, rng)
 		l.remember(e.Key())
 		for try := 0; try < 3; try++ {
-			if l.append(cl, worker, node, e) != history.Unknown || l.writing.Err() != nil || rng.IntN(2) == 0 {
+			if l.append(cl, worker, e).Outcome != history.Unknown || l.writing.Err() != nil || rng.IntN(2) == 0 {
 				break
 			}
 		}
 		if rng.IntN(50) == 0 && l.writing.Err() == nil {
-			l.append(cl, worker, node, e) // it is in the chain already, or it is not
+			l.append(cl, worker, e) // it is in the chain already, or it is not
 		}
 	}
 }
 
-func (l *load) append(cl *client.Client, worker int, node string, e chain.Event) history.Outcome {
+func (l *load) append(cl *connection, worker int, e chain.Event) history.Op {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.writing), l.Patience)
 	defer cancel()
-	op := history.Op{Client: worker, Node: node, Kind: history.Append, Call: l.rec.Now(), Key: e.Key()}
+	op := history.Op{Client: worker, Node: cl.home, Kind: history.Append, Call: l.rec.Now(), Key: e.Key()}
 	ack, err := cl.Append(ctx, e)
 	l.appended(&op, ack, err)
-	return op.Outcome
+	return op
 }
 
 // appended completes and records an append.
@@ -217,12 +268,13 @@ const streamWindow = 32
 // event whose outcome is open.
 func (l *load) stream(worker int) {
 	rng := l.rng(worker)
-	cl, node, err := l.client(worker, client.Linearizable)
+	cl, err := l.connect(worker, client.Linearizable)
 	if err != nil {
 		return
 	}
 	defer func() { _ = cl.Close() }() // nothing of it is under way
 	for k := 0; l.wait(rng); {
+		cl = l.renew(cl, worker, client.Linearizable, 0)
 		var mu sync.Mutex
 		var flying []history.Op
 		events := iter.Seq2[chain.Event, error](func(yield func(chain.Event, error) bool) {
@@ -231,7 +283,7 @@ func (l *load) stream(worker int) {
 				k++
 				l.remember(e.Key())
 				mu.Lock()
-				flying = append(flying, history.Op{Client: worker, Node: node, Kind: history.Append, Stream: true, Call: l.rec.Now(), Key: e.Key()})
+				flying = append(flying, history.Op{Client: worker, Node: cl.home, Kind: history.Append, Stream: true, Call: l.rec.Now(), Key: e.Key()})
 				mu.Unlock()
 				if !yield(e, nil) {
 					return
@@ -291,12 +343,13 @@ var levels = []struct {
 	level client.Consistency
 }{{history.Linearizable, client.Linearizable}, {history.Session, client.Session}, {history.Stale, client.Stale}}
 
-// read reads at one consistency. A reader of a session also writes, now and then, and
-// must see what it wrote.
+// read reads at one consistency, each time at a node of its own choice, as behind a load
+// balancer. A reader of a session carries what it has seen to the next node; it also
+// writes, now and then, and must see what it wrote.
 func (l *load) read(worker int) {
 	rng := l.rng(worker)
 	level := levels[worker%len(levels)]
-	cl, node, err := l.client(worker, level.level)
+	cl, err := l.connect(worker, level.level)
 	if err != nil {
 		return
 	}
@@ -306,31 +359,39 @@ func (l *load) read(worker int) {
 		if level.name == history.Session && k%20 == 0 {
 			e := l.event(worker, k, rng)
 			l.remember(e.Key())
-			l.append(cl, worker, node, e)
-			continue
+			if op := l.append(cl, worker, e); op.Outcome == history.OK { // the read below is elsewhere, at once
+				last = max(last, op.Sequence)
+			}
 		}
-		op := history.Op{Client: worker, Node: node, Consistency: level.name}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(l.writing), l.Patience)
+		cl = l.renew(cl, worker, level.level, last)
+		i := rng.IntN(len(cl.addrs))
+		at, err := cl.On(cl.addrs[i])
+		if err != nil {
+			return
+		}
+		op := history.Op{Client: worker, Node: cl.names[i], Consistency: level.name}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(l.writing), l.patience())
 		op.Call = l.rec.Now()
 		key, known := l.some(rng)
 		switch n := rng.IntN(10); {
 		case n < 6 || !known:
 			op.Kind = history.Head
 			var h client.Head
-			if h, err = cl.Head(ctx); err == nil {
+			if h, err = at.Head(ctx); err == nil {
 				op.Size, op.HeadHash, op.Root = h.Size, h.Hash, h.Root
 				last = max(last, h.Size-min(h.Size, 1))
 			}
 		case n < 9:
 			op.Kind, op.Key = history.Lookup, key
 			var found client.Lookup
-			if found, err = cl.Lookup(ctx, key); err == nil && found.Entry != nil {
+			if found, err = at.Lookup(ctx, key); err == nil && found.Entry != nil {
 				op.Found, op.Sequence, op.Hash = true, found.Entry.Sequence, found.Entry.Hash
+				last = max(last, op.Sequence)
 			}
 		default:
 			op.Kind, op.Sequence = history.Get, last
 			var e client.Entry
-			if e, err = cl.Get(ctx, last); err == nil {
+			if e, err = at.Get(ctx, last); err == nil {
 				op.Hash = e.Hash
 			}
 		}
@@ -342,6 +403,9 @@ func (l *load) read(worker int) {
 		l.rec.Op(op)
 	}
 }
+
+// patience is how long a reader waits at one node before it goes to the next.
+func (l *load) patience() time.Duration { return l.Patience / 4 }
 
 func codeOf(err error) string {
 	var lie *client.VerifyError
@@ -356,19 +420,25 @@ func codeOf(err error) string {
 
 // watch watches all entries until it has seen those that the run ends with.
 func (l *load) watch(id int) {
-	cl, _, err := l.client(id, client.Stale)
+	cl, err := l.connect(id, client.Stale)
 	if err != nil {
 		return
 	}
 	defer func() { _ = cl.Close() }() // nothing of it is under way
 	next := uint64(0)
+	var refused []string
 	for l.watching.Err() == nil {
+		cl = l.renew(cl, id, client.Stale, 0)
 		for e, err := range cl.Watch(l.watching, client.WatchQuery{From: next}) {
+			var lie *client.VerifyError
+			if errors.As(err, &lie) && len(refused) < 5 {
+				refused = append(refused, lie.Error())
+			}
 			if err != nil {
 				break // it goes on after what it has
 			}
 			if until := l.until.Load(); until > 0 && e.Sequence >= until {
-				l.rec.Watched(history.Watch{ID: id, From: 0, Until: until})
+				l.rec.Watched(history.Watch{ID: id, From: 0, Until: until, Disbelieved: refused})
 				return
 			}
 			l.rec.Delivered(id, e.Sequence, e.Hash)
@@ -379,7 +449,7 @@ func (l *load) watch(id int) {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	l.rec.Watched(history.Watch{ID: id, From: 0, Until: l.until.Load()})
+	l.rec.Watched(history.Watch{ID: id, From: 0, Until: l.until.Load(), Disbelieved: refused})
 }
 
 // end stops appends and reads, and waits for those under way.

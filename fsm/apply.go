@@ -40,6 +40,13 @@ type applier struct {
 	overlay map[chain.Key]Slot
 }
 
+// newApplier begins where the state machine is. f.mu is held, and the caller clears
+// f.overlay in the end.
+func (f *FSM) newApplier() applier {
+	view := f.view.Load()
+	return applier{f: f, meta: view.meta, state: view.state, head: view.meta.Head, overlay: f.overlay}
+}
+
 // ApplyBatch implements raft.BatchingFSM. Each response is a *BatchResult,
 // *GenesisResult, *ConfigurationResult, *Skipped or *Halted. What all of them
 // say is committed to the store as one Update, or, where the node halts, not at
@@ -65,13 +72,7 @@ func (f *FSM) applyBatch(logs []*raft.Log, responses []any) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	view := f.view.Load()
-	a := applier{
-		f:       f,
-		meta:    view.meta,
-		state:   view.state,
-		head:    view.meta.Head,
-		overlay: f.overlay,
-	}
+	a := f.newApplier()
 	defer clear(f.overlay)
 	for i, l := range logs {
 		// A restart replays the log above the snapshot's index, and the
@@ -106,7 +107,7 @@ func (a *applier) apply(l *raft.Log) (any, error) {
 		}
 		return a.batch(c.Batch)
 	case raft.LogConfiguration:
-		c, err := decodeRaftConfiguration(l.Index, l.Data)
+		c, err := DecodeConfiguration(l.Index, l.Data)
 		if err != nil {
 			return nil, err
 		}
@@ -217,7 +218,7 @@ func (a *applier) event(b *Batch, p *Proposal, stored Slot, r *Result) error {
 func (a *applier) check(b *Batch, p *Proposal) error {
 	if p.Workspace == catalog.SystemWorkspace {
 		switch p.Kind {
-		case catalog.KindChainGenesis, catalog.KindClusterConfig, catalog.KindGovernanceGenesis,
+		case catalog.KindChainGenesis, catalog.KindChainRecover, catalog.KindClusterConfig, catalog.KindGovernanceGenesis,
 			catalog.KindGovernanceDeny, catalog.KindGovernanceEscalate:
 			return fmt.Errorf("%w: kind %s", ErrSealedHere, p.Kind)
 		}

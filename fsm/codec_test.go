@@ -185,6 +185,7 @@ func TestSealedEntriesGolden(t *testing.T) {
 		t.Fatalf("%+v", rs)
 	}
 	r.apply(h.servers("n1", "-n2"))
+	r.recover(h.recovery("two of three are gone"))
 	for seq := range r.store.Meta().Head.Size {
 		rec, err := r.store.Record(seq)
 		if err != nil {

@@ -37,9 +37,9 @@ func NodeID(serverID string) string {
 	return serverID
 }
 
-// decodeRaftConfiguration reads a LogConfiguration entry. raft.DecodeConfiguration
+// DecodeConfiguration reads a LogConfiguration entry. raft.DecodeConfiguration
 // panics on bytes that raft did not write.
-func decodeRaftConfiguration(index uint64, data []byte) (c Configuration, err error) {
+func DecodeConfiguration(index uint64, data []byte) (c Configuration, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			c, err = Configuration{}, fmt.Errorf("fsm: raft configuration at index %d: %v", index, p)

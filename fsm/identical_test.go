@@ -1,6 +1,7 @@
 package fsm_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -15,12 +16,15 @@ import (
 )
 
 // story is a random raft log as a leader makes it, with what one replica that
-// applied it entry by entry answered.
+// applied it entry by entry answered. Where the cluster was recovered, logs has nil in
+// the forced configuration's place.
 type story struct {
 	logs      []*raft.Log
 	responses []any
-	leader    *replica
-	manifests []manifestAt
+	// recoveries are by their place in logs.
+	recoveries map[int]fsm.Recovery
+	leader     *replica
+	manifests  []manifestAt
 }
 
 type manifestAt struct {
@@ -32,14 +36,19 @@ type manifestAt struct {
 
 // tell makes a story: configurations before and after genesis, a second
 // genesis, batches with duplicates, conflicts, denials, escalations, stale
-// evaluations and entries that change the state, redactions, no-ops.
+// evaluations and entries that change the state, redactions, no-ops, recoveries.
 func tell(t *rapid.T) *story {
-	s := &story{leader: newReplica(t, ledgertest.NewMemory())}
+	s := &story{leader: newReplica(t, ledgertest.NewMemory()), recoveries: map[int]fsm.Recovery{}}
 	h := newHistory(t)
 	env := rapid.SampledFrom([]gates.Environment{gates.Development, gates.Staging, gates.Production}).Draw(t, "environment")
 	add := func(l *raft.Log) {
 		s.logs = append(s.logs, l)
-		s.responses = append(s.responses, s.leader.apply(l)...)
+		if l == nil {
+			s.responses = append(s.responses, nil)
+			s.leader.recover(s.recoveries[len(s.logs)-1])
+		} else {
+			s.responses = append(s.responses, s.leader.apply(l)...)
+		}
 		if rapid.IntRange(0, 9).Draw(t, "snapshot") == 0 {
 			for range rapid.IntRange(0, 2).Draw(t, "no-ops") {
 				h.skip()
@@ -55,7 +64,17 @@ func tell(t *rapid.T) *story {
 			add(h.genesis(env))
 			continue
 		}
-		switch rapid.IntRange(0, 9).Draw(t, "log") {
+		switch rapid.IntRange(0, 10).Draw(t, "log") {
+		case 10:
+			if s.leader.store.Meta().Head.Size == 0 {
+				continue
+			}
+			if rapid.Bool().Draw(t, "a no-op before a recovery") {
+				h.skip()
+			}
+			s.recoveries[len(s.logs)] = h.recovery(rapid.SampledFrom([]string{"", "both \"discs\" died"}).Draw(t, "reason"))
+			nodes = []string{"n1"}
+			add(nil)
 		case 0:
 			nodes = slices.Clone(nodes)
 			if n := fmt.Sprint("n", 2+rapid.IntRange(0, 3).Draw(t, "node")); slices.Contains(nodes, n) {
@@ -132,7 +151,10 @@ func (s *story) live(t *rapid.T) *replica {
 			next = 0
 			if rapid.Bool().Draw(t, "skips what is applied") {
 				applied := r.store.Meta().Applied
-				next, _ = slices.BinarySearchFunc(s.logs, applied+1, func(l *raft.Log, i uint64) int { return int(l.Index) - int(i) })
+				next = 0
+				for next < len(s.logs) && s.index(next) <= applied {
+					next++
+				}
 			}
 		case 1:
 			r.snapshot()
@@ -145,7 +167,19 @@ func (s *story) live(t *rapid.T) *replica {
 				next = max(next, m.logs)
 			}
 		default:
-			n := rapid.IntRange(1, min(8, len(s.logs)-next)).Draw(t, "batch")
+			if s.logs[next] == nil {
+				// What a crash takes of it, the next attempt makes again.
+				if s.index(next) > r.store.Meta().Applied {
+					r.recover(s.recoveries[next])
+				}
+				next++
+				continue
+			}
+			most := slices.Index(s.logs[next:], nil)
+			if most < 0 {
+				most = len(s.logs) - next
+			}
+			n := rapid.IntRange(1, min(8, most)).Draw(t, "batch")
 			for i, got := range r.apply(s.logs[next : next+n]...) {
 				if _, skipped := got.(*fsm.Skipped); skipped {
 					continue
@@ -159,6 +193,14 @@ func (s *story) live(t *rapid.T) *replica {
 		}
 	}
 	return r
+}
+
+// index is the raft index of a place in the log.
+func (s *story) index(i int) uint64 {
+	if l := s.logs[i]; l != nil {
+		return l.Index
+	}
+	return s.recoveries[i].Index
 }
 
 // allowRedacted returns want, but where got says that an event can't be compared:
@@ -201,6 +243,10 @@ func (s *story) install(t *rapid.T, r *replica, m manifestAt) bool {
 			return true
 		}
 		if _, _, ok := r.catchup.Progress(); !ok {
+			of, derr := fsm.DecodeManifest(m.data)
+			if derr == nil && of.RaftEpoch < r.store.Meta().RaftEpoch && errors.Is(err, fsm.ErrGoingBack) {
+				return false // of before a recovery
+			}
 			t.Fatalf("admit: %v", err)
 		}
 		if rapid.IntRange(0, 5).Draw(t, "gives up") == 0 {

@@ -232,9 +232,23 @@ type history struct {
 	index uint64
 	stamp int64
 	salts uint64
+	// recoveries are how often n1 was all that was left: each time it comes back
+	// as another server.
+	recoveries int
 }
 
 func newHistory(t tb) *history { return &history{t: t, stamp: 1_700_000_000_000_000_000} }
+
+// recovery is n1's going on alone after what was logged so far.
+func (h *history) recovery(reason string) fsm.Recovery {
+	term := 1 + h.index/50
+	h.index++
+	h.recoveries++
+	return fsm.Recovery{
+		Index: h.index, Term: term, Reason: reason,
+		Survivor: fsm.Server{ID: fmt.Sprint("n1.i", 1+h.recoveries), Address: "n1", Voter: true},
+	}
+}
 
 // skip leaves an index to a no-op or barrier, which the state machine never sees.
 func (h *history) skip() { h.index++ }
@@ -253,6 +267,9 @@ func (h *history) servers(nodes ...string) *raft.Log {
 			n, s.Suffrage = n[1:], raft.Nonvoter
 		}
 		s.ID, s.Address = raft.ServerID(n+".i1"), raft.ServerAddress(n)
+		if n == "n1" {
+			s.ID = raft.ServerID(fmt.Sprint("n1.i", 1+h.recoveries))
+		}
 		c.Servers = append(c.Servers, s)
 	}
 	return h.log(raft.LogConfiguration, raft.EncodeConfiguration(c))

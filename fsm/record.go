@@ -40,7 +40,7 @@ func checkRecord(r *chain.Record, id chain.ID, prev chain.Head, epoch uint64) (e
 		return e, fmt.Errorf("its time %d is not after %d", h.Time, prev.Time)
 	case genesis != (prev.Size == 0):
 		return e, fmt.Errorf("is %s", h.Kind)
-	case prev.Size > 0 && h.Epoch != epoch && !(system && h.Kind == catalog.KindChainRecover && h.Epoch > epoch):
+	case prev.Size > 0 && (h.Epoch < epoch || (h.Epoch > epoch) != (system && h.Kind == catalog.KindChainRecover)):
 		return e, fmt.Errorf("goes from epoch %d to %d", epoch, h.Epoch)
 	}
 	e.hash = chain.HeaderHash(r.Header)

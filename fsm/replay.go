@@ -27,6 +27,9 @@ type Replay struct {
 	state state
 	begun bool
 	time  int64 // of the previous entry
+	// recovery is the previous entry where that is a chain.recover: what it
+	// forces comes next.
+	recovery *recovery
 	// report counts verdicts.
 	report ReplayReport
 }
@@ -87,10 +90,8 @@ func (r *Replay) Check(e *chain.Entry) error {
 	if err := r.checkVerdict(h, about); err != nil {
 		return err
 	}
-	if system && h.Kind == catalog.KindClusterConfig {
-		if err := r.checkConfig(h, payload); err != nil {
-			return err
-		}
+	if err := r.checkSealed(h, system, payload); err != nil {
+		return err
 	}
 	if err := r.checkSlot(h, about); err != nil {
 		return err
@@ -185,23 +186,77 @@ func sameVerdict(a, b *chain.Verdict) bool {
 		slices.Equal(a.Reasons, b.Reasons)
 }
 
-// checkConfig checks an entry that the state machine sealed by itself.
-func (r *Replay) checkConfig(h *chain.Header, payload []byte) error {
+// checkSealed checks an entry that the state machine seals by itself beside others.
+func (r *Replay) checkSealed(h *chain.Header, system bool, payload []byte) error {
+	forced := r.recovery
+	r.recovery = nil
+	switch {
+	case system && h.Kind == catalog.KindClusterConfig:
+		return r.checkConfig(h, payload, forced)
+	case forced != nil:
+		return replayError("entry %d is %s, though a %s is to be followed by the configuration that it forces", h.Sequence, h.Kind, catalog.KindChainRecover)
+	case system && h.Kind == catalog.KindChainRecover:
+		return r.checkRecover(h, payload)
+	}
+	return nil
+}
+
+// checkOwn checks the fields of what no node submitted.
+func (r *Replay) checkOwn(h *chain.Header) error {
+	switch {
+	case h.SealingNode != "" || h.Principal != clusterPrincipal || h.Source != sourceCluster || h.RaftIndex == 0:
+		return replayError("entry %d: a %s that a node submitted", h.Sequence, h.Kind)
+	case h.Time != r.time+1:
+		return replayError("entry %d: its time is not its predecessor's plus one", h.Sequence)
+	}
+	return nil
+}
+
+func (r *Replay) checkConfig(h *chain.Header, payload []byte, forced *recovery) error {
 	c, flagged, err := parseConfigPayload(payload)
 	if err != nil {
 		return replayError("entry %d: %w", h.Sequence, err)
 	}
+	if err := r.checkOwn(h); err != nil {
+		return err
+	}
 	causes, wantFlagged := r.state.explain(&c)
-	switch {
-	case h.SealingNode != "" || h.Principal != clusterPrincipal || h.Source != sourceCluster || h.RaftIndex == 0:
-		return replayError("entry %d: a raft configuration that a node submitted", h.Sequence)
-	case h.Time != r.time+1:
-		return replayError("entry %d: its time is not its predecessor's plus one", h.Sequence)
-	case !slices.Equal(causes, h.Causes) || flagged != wantFlagged:
+	if !slices.Equal(causes, h.Causes) || flagged != wantFlagged {
 		return replayError("entry %d: it names entries %v (flagged: %v) as its reasons, the chain has %v (%v)",
 			h.Sequence, h.Causes, flagged, causes, wantFlagged)
 	}
+	if forced != nil && (c.RaftIndex != forced.index || len(c.Servers) != 1 || !c.Servers[0].Voter || NodeID(c.Servers[0].ID) != forced.survivor) {
+		return replayError("entry %d: the recovery before it leaves node %s as the one voter, it has %v", h.Sequence, forced.survivor, c.Servers)
+	}
 	return nil
+}
+
+// recovery is what a chain.recover says of the configuration that comes next.
+type recovery struct {
+	index    uint64
+	survivor string
+}
+
+// checkRecover checks that a recovery goes one epoch further, and gives up all nodes
+// but one.
+func (r *Replay) checkRecover(h *chain.Header, payload []byte) error {
+	if err := r.checkOwn(h); err != nil {
+		return err
+	}
+	lost, err := readRecovery(h, payload)
+	if err != nil {
+		return replayError("entry %d: %w", h.Sequence, err)
+	}
+	if h.Epoch != r.state.epoch+1 || h.ID != recoverID(h.Epoch) {
+		return replayError("entry %d: a recovery %s goes from epoch %d to %d", h.Sequence, h.ID, r.state.epoch, h.Epoch)
+	}
+	for _, id := range r.state.config.nodes() {
+		if slices.Equal(lost, r.state.config.Others(id)) {
+			r.recovery = &recovery{h.RaftIndex, id}
+			return nil
+		}
+	}
+	return replayError("entry %d: a recovery gives up nodes %v of %v, want all but one", h.Sequence, lost, r.state.config.nodes())
 }
 
 // checkSlot holds an entry against the index of keys.

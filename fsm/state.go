@@ -125,6 +125,8 @@ func (s *state) foldSystem(f fact) (effects, error) {
 		return slotOf(f, Pending)
 	case catalog.KindChainRedact:
 		return foldRedact(f)
+	case catalog.KindChainRecover:
+		return s.foldRecover(f)
 	}
 	return effects{}, nil
 }

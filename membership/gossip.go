@@ -192,6 +192,9 @@ func (g *Gossip) memberlistConfig() (*memberlist.Config, error) {
 	c.Transport = g.cfg.Transport
 	c.Logger = log.New(gossipLog{g.cfg.Log}, "", 0)
 	c.LogOutput = nil
+	// Packets of a few hundred bytes shrink little, and each one takes a new table of
+	// 64 KiB to do so. What others compressed is read as before.
+	c.EnableCompression = false
 	// Encrypted packets must fit networks with an MTU of 1,280.
 	c.UDPBufferSize = 1200
 	// A node that restarts elsewhere takes its name back at once.

@@ -35,6 +35,8 @@ type HandlerConfig struct {
 	Expect   int
 	Promises *Promises
 	Cluster  Cluster
+	// Epoch is that of the local chain; nil is always 0.
+	Epoch func() uint64
 	// Allowed reports whether a node id was not removed.
 	Allowed func(nodeID string) bool
 	// Heard is told where a node that says hello listens, in its own
@@ -109,6 +111,9 @@ func (h *Handler) introduction() Hello {
 	if h.cfg.Cluster.HasState() {
 		out.State, out.Promise = InRaft, nil
 		out.Members = h.cfg.Cluster.Members()
+		if h.cfg.Epoch != nil {
+			out.Epoch = h.cfg.Epoch()
+		}
 		for _, m := range out.Members {
 			if m.PeerAddr != "" && len(out.Peers) < maxPeers && !slices.Contains(out.Peers, m.PeerAddr) {
 				out.Peers = append(out.Peers, m.PeerAddr)

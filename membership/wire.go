@@ -45,8 +45,9 @@ type Hello struct {
 	State   State      `json:"state"`
 	// Promise is what a forming node holds; nil is none.
 	Promise *PromiseRef `json:"promise,omitempty"`
-	// Members is a member's latest configuration.
+	// Members is a member's latest configuration, and Epoch that of its chain.
 	Members []Member `json:"members,omitempty"`
+	Epoch   uint64   `json:"epoch,omitempty"`
 	// Peers are addresses of other nodes that it heard of: so one seed is
 	// enough for all to find each other.
 	Peers []string `json:"peers,omitempty"`

@@ -36,6 +36,7 @@ var (
 // dataDir is an open, locked data directory:
 //
 //	FORMAT      format and genesis hash
+//	recovery.json  what a recovery from lost quorum has decided, while it lasts
 //	LOCK        held while a process runs
 //	identity/   the node's TLS key
 //	keys/       the cluster's log key, once the node holds it

@@ -371,7 +371,7 @@ func (n *Node) runPins(ctx context.Context) error {
 			call, cancel := context.WithTimeout(ctx, 2*time.Second)
 			hello, err := n.handler.Greet(call, n.callJoin, addr)
 			cancel()
-			if err == nil && hello.Self.NodeID == id && hello.State == membership.InRaft {
+			if err == nil && hello.Self.NodeID == id && hello.State == membership.InRaft && hello.Epoch == n.epoch() {
 				n.pinMembers(hello.Members)
 			}
 		}

@@ -32,6 +32,20 @@ type Ground struct {
 	// Die ends the node at a point where a fault has it crash. What calls it
 	// goes on once it returns, and must not matter to anybody any more.
 	Die func()
+	// Without leaves guards out.
+	Without Without
+}
+
+// Without are guards of ours that are left out, so that a simulation shows what each is
+// for. The zero value leaves none out.
+type Without struct {
+	// PreVote: a candidate does not ask first whether anybody would vote for it.
+	PreVote bool
+	// TransferMend: a raft that refuses everything for the sake of a transfer of
+	// leadership that never ends is left as it is.
+	TransferMend bool
+	// SnapshotMend: a manifest that can't be read is not made anew.
+	SnapshotMend bool
 }
 
 // listen opens a listener; what names it in errors.

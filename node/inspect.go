@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -104,7 +105,7 @@ func openLogReadOnly(dir string) (raft.LogStore, func() error, error) {
 	if err != nil || len(state.Segments) == 0 {
 		return nil, nil, err
 	}
-	log, err := wal.Open(dir, wal.WithMetaStore(&frozenMeta{state: state}), wal.WithSegmentFiler(segment.NewFiler(dir, readOnlyFS{walfs.New()})))
+	log, err := wal.Open(dir, wal.WithMetaStore(&frozenMeta{state: state}), wal.WithSegmentFiler(segment.NewFiler(dir, readOnlyFS{walfs.New(), state.Segments[len(state.Segments)-1]})))
 	if err != nil {
 		return nil, nil, fmt.Errorf("open raft's log: %w", err)
 	}
@@ -150,14 +151,56 @@ func (m *frozenMeta) GetStable([]byte) ([]byte, error)           { return nil, e
 func (m *frozenMeta) SetStable(_, _ []byte) error                { return errReadOnly }
 func (m *frozenMeta) Close() error                               { return nil }
 
-// readOnlyFS is a types.VFS that changes nothing. What a crash left to delete
-// stays for the node.
-type readOnlyFS struct{ types.VFS }
-
-func (readOnlyFS) Create(string, string, uint64) (types.WritableFile, error) { return nil, errReadOnly }
-func (readOnlyFS) Delete(string, string) error                               { return nil }
-
-// OpenWriter implements types.VFS: the log's end is found by reading.
-func (readOnlyFS) OpenWriter(dir, name string) (types.WritableFile, error) {
-	return os.Open(filepath.Join(dir, name))
+// readOnlyFS is a types.VFS that changes nothing. What a crash left to delete, to make
+// or to mend stays for the node.
+type readOnlyFS struct {
+	types.VFS
+	tail types.SegmentInfo // the segment that raft-wal opens for writing
 }
+
+func (readOnlyFS) Delete(string, string) error { return nil }
+
+// Create implements types.VFS: a crash came before the file was made.
+func (readOnlyFS) Create(string, string, uint64) (types.WritableFile, error) {
+	return &cutFile{ReadableFile: nothing{}}, nil
+}
+
+// OpenWriter implements types.VFS: the log's end is found by reading. What stands behind
+// it is not shown to raft-wal, as the node does not show it.
+func (r readOnlyFS) OpenWriter(dir, name string) (types.WritableFile, error) {
+	f, err := os.Open(filepath.Join(dir, name))
+	if err != nil {
+		return nil, err
+	}
+	end, err := raftstore.TailEnd(f, r.tail)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &cutFile{f, end}, nil
+}
+
+// cutFile is the beginning of a file, to be read.
+type cutFile struct {
+	types.ReadableFile
+	end int64
+}
+
+func (f *cutFile) ReadAt(b []byte, at int64) (int, error) {
+	if left := max(f.end-at, 0); left < int64(len(b)) {
+		n, err := f.ReadableFile.ReadAt(b[:left], at)
+		if err == nil {
+			err = io.EOF
+		}
+		return n, err
+	}
+	return f.ReadableFile.ReadAt(b, at)
+}
+
+func (*cutFile) WriteAt([]byte, int64) (int, error) { return 0, errReadOnly }
+func (*cutFile) Sync() error                        { return errReadOnly }
+
+// nothing is an empty file.
+type nothing struct{}
+
+func (nothing) ReadAt([]byte, int64) (int, error) { return 0, io.EOF }
+func (nothing) Close() error                      { return nil }

@@ -62,24 +62,28 @@ var errNoRaft = errors.New("raft does not run yet")
 func (n *Node) installed(index uint64) {
 	last := n.host.get().LastIndex()
 	n.log.Info("snapshot installed", "raft_index", index, "entries", n.head().Size, "last_index", last)
-	if last < index {
-		return
-	}
-	select {
-	case n.reinstall <- struct{}{}:
-	default:
+	if last >= index {
+		n.restartRaft("the end of its log is not what the installed snapshot goes on from")
 	}
 }
 
-// runInstalls restarts raft after installs that need it.
-func (n *Node) runInstalls(ctx context.Context) error {
+// restartRaft asks for a restart of raft in place.
+func (n *Node) restartRaft(why string) {
+	select {
+	case n.restarts <- why:
+	default: // it is about to be
+	}
+}
+
+// runRestarts restarts raft where it is asked for.
+func (n *Node) runRestarts(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-n.reinstall:
+		case why := <-n.restarts:
+			n.log.Warn("restarting raft in place", "why", why)
 		}
-		n.log.Info("restarting raft: the end of its log is not what the installed snapshot goes on from")
 		if err := n.host.restart(); err != nil {
 			return err
 		}

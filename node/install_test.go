@@ -103,7 +103,7 @@ func openFollower(t *testing.T, dir string, backend raftstore.Backend, store *le
 	t.Cleanup(func() { stores.Close() })
 	f := &follower{t: t, applied: newGrowth(0), sessions: make(chan *fakeSession, 8)}
 	f.Node = &Node{
-		log: slog.New(slog.DiscardHandler), stores: stores, fsm: newFSM(t, store, f.applied), reinstall: make(chan struct{}, 1),
+		log: slog.New(slog.DiscardHandler), stores: stores, fsm: newFSM(t, store, f.applied), restarts: make(chan string, 1),
 	}
 	patient := Timing{Heartbeat: time.Hour, Election: time.Hour, Lease: time.Hour, Commit: time.Hour}
 	f.host = &raftHost{timing: patient, id: "n1.a", stores: stores, logger: f.log, started: func(*instance) {}}
@@ -382,7 +382,7 @@ func TestInstallOverAnotherEnd(t *testing.T) {
 					} else {
 						ctx, cancel := context.WithCancel(t.Context())
 						done := make(chan error)
-						go func() { done <- f.runInstalls(ctx) }()
+						go func() { done <- f.runRestarts(ctx) }()
 						f.session = <-f.sessions // it was restarted
 						defer func() {
 							cancel()

@@ -86,6 +86,10 @@ const (
 	planEvery = time.Second
 	// barrierTimeout bounds one attempt of a new leader's barrier.
 	barrierTimeout = 10 * time.Second
+	// stuckTransfer is for how many election timeouts a new leader is refused for
+	// the sake of a transfer that an earlier term began: the transfer's own time
+	// and its RPC are over by then, unless it never ends.
+	stuckTransfer = 5
 )
 
 // watchRaft hears of every raft instance before it is current.
@@ -182,10 +186,15 @@ func (n *Node) startLeading(ctx context.Context, r *instance, term uint64) (stop
 // nothing before its barrier: until then it may not have applied what earlier
 // leaders committed.
 func (n *Node) lead(ctx context.Context, r *instance, term uint64) error {
+	began := time.Now()
 	for {
 		err := r.Barrier(barrierTimeout).Error()
 		if err == nil {
 			break
+		}
+		if errors.Is(err, raft.ErrLeadershipTransferInProgress) && time.Since(began) > stuckTransfer*n.cfg.Timing.Election {
+			n.endTransfer()
+			return err
 		}
 		if ctx.Err() != nil || errors.Is(err, raft.ErrLeadershipLost) || errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrRaftShutdown) {
 			return fmt.Errorf("barrier: %w", err)
@@ -223,6 +232,17 @@ func (n *Node) lead(ctx context.Context, r *instance, term uint64) error {
 		return err
 	}
 	return n.runPlans(ctx, r)
+}
+
+// endTransfer has raft restarted in place. A second transfer to a follower whose
+// replication hangs waits for that, and for ever where the leader steps down meanwhile
+// and so ends the replication (raft.go:1002). Raft then takes a transfer to be in
+// progress for as long as it lives: where it leads again, it refuses every command, and
+// its heartbeats keep others from being elected.
+func (n *Node) endTransfer() {
+	if !n.cfg.Ground.Without.TransferMend {
+		n.restartRaft("it waits for a transfer of leadership that never ends")
+	}
 }
 
 // beginChain proposes entry 0. Where another leader began the chain before, the

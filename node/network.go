@@ -47,6 +47,7 @@ func (n *Node) openNetwork() (err error) {
 		return err
 	}
 	host := &raftHost{timing: n.cfg.Timing, id: transport.ServerID(n.identity.NodeID(), n.incarn), stores: n.stores, logger: n.log}
+	host.noPreVote, host.keepDamaged = n.cfg.Ground.Without.PreVote, n.cfg.Ground.Without.SnapshotMend
 	host.fsm = &raftFSM{FSM: n.fsm, holds: host.holds, restored: n.installed, stalled: n.cfg.Fatal, faults: n.faults, limit: n.cfg.Storage.ApplyTimeout}
 	host.started = n.watchRaft
 	n.host = host
@@ -96,7 +97,7 @@ func (n *Node) openMembership() (err error) {
 	}
 	n.handler, err = membership.NewHandler(membership.HandlerConfig{
 		Self: n.self, Genesis: n.cfg.Cluster.Hash, Expect: n.cfg.Discovery.Expect, Promises: n.promises,
-		Cluster: clusterView{n}, Allowed: func(id string) bool { return !n.members.Removed(id) },
+		Cluster: clusterView{n}, Epoch: n.epoch, Allowed: func(id string) bool { return !n.members.Removed(id) },
 		Heard: n.members.moved, Log: n.log,
 	})
 	if err != nil {
@@ -128,7 +129,7 @@ func (n *Node) bootNetwork(ctx context.Context, run func(string, func(context.Co
 	run("pins", n.runPins)
 	run("reconfigured", n.runReconfigured)
 	run("standing", n.runStanding)
-	run("installs", n.runInstalls)
+	run("restarts", n.runRestarts)
 	run("leadership", n.runLeadership)
 	run("outbox", func(ctx context.Context) error { return n.witness.drain(ctx, n.pipeline) })
 	run("compaction", n.compactLog)

@@ -86,8 +86,9 @@ type Node struct {
 	leaveOnce sync.Once
 	// leaving counts calls of Leave at work or done: they stop the node.
 	leaving atomic.Int32
-	// refresh asks for newer pins, reinstall for a restart of raft.
-	refresh, reinstall chan struct{}
+	// refresh asks for newer pins, restarts for a restart of raft, and says why.
+	refresh  chan struct{}
+	restarts chan string
 	// configIndex is the raft index of the last configuration applied, and
 	// recorded are the node records then; reconfigured tells that one of them
 	// changed.
@@ -104,7 +105,7 @@ func New(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n := &Node{cfg: cfg, log: cfg.Logger, started: time.Now(), registry: prometheus.NewRegistry(), leave: make(chan struct{})}
-	n.refresh, n.reinstall = make(chan struct{}, 1), make(chan struct{}, 1)
+	n.refresh, n.restarts = make(chan struct{}, 1), make(chan string, 1)
 	n.reconfigured = make(chan struct{}, 1)
 	n.leadership.init()
 	n.waiting.Store("booting")
@@ -130,6 +131,9 @@ func (n *Node) enter(p Phase) {
 func (n *Node) initialise() (err error) {
 	n.enter(Init)
 	if n.dir, err = openDataDir(n.cfg.DataDir, n.cfg.Cluster.Hash.String()); err != nil {
+		return err
+	}
+	if err := n.dir.checkRecovered(); err != nil {
 		return err
 	}
 	if err := n.identify(); err != nil {
@@ -439,6 +443,9 @@ var _ server.Node = (*Node)(nil)
 
 // head returns what is applied here.
 func (n *Node) head() chain.Head { return n.fsm.View().Head() }
+
+// epoch returns that of what is applied here.
+func (n *Node) epoch() uint64 { return n.fsm.View().Epoch() }
 
 // NodeID returns this node's id.
 func (n *Node) NodeID() string { return n.identity.NodeID() }

@@ -218,7 +218,7 @@ func (n *Node) Remove(ctx context.Context, nodeID string) error {
 func (n *Node) removeNode(ctx context.Context, r membership.Removal) error {
 	for {
 		err := n.ask(ctx, methodRemove, r, func(ctx context.Context) error { return n.remove(ctx, r) })
-		if err != nil && r.NodeID == n.identity.NodeID() && (errors.Is(err, transport.ErrRemoved) || n.expelled(ctx)) {
+		if err != nil && r.NodeID == n.identity.NodeID() && (errors.Is(err, transport.ErrRemoved) || errors.Is(n.expelled(ctx), membership.ErrRemoved)) {
 			return nil // the leader's answer went with our connections
 		}
 		// A leader that is to go hands over first; the next one goes on.

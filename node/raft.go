@@ -58,9 +58,11 @@ const (
 // callers ask for the current one each time.
 type raftHost struct {
 	timing Timing
-	id     raft.ServerID
-	fsm    *raftFSM
-	stores *raftstore.Stores
+	// noPreVote and keepDamaged are of Without.
+	noPreVote, keepDamaged bool
+	id                     raft.ServerID
+	fsm                    *raftFSM
+	stores                 *raftstore.Stores
 	// attach begins a session of the transport.
 	attach func() (raftSession, error)
 	logger *slog.Logger
@@ -68,6 +70,10 @@ type raftHost struct {
 	metrics *metrics
 	// started is called with every new instance, before it is current.
 	started func(*instance)
+
+	// unreadable is set where raft could not read a manifest: the next look at
+	// the log takes a new one.
+	unreadable atomic.Bool
 
 	mu      sync.Mutex // serialises start, restart and stop; guards stopped
 	current atomic.Pointer[instance]
@@ -86,6 +92,7 @@ func (h *raftHost) config() *raft.Config {
 	// The ledger is its own snapshot; a manifest says where it stood.
 	c.NoSnapshotRestoreOnStart = true
 	c.NoLegacyTelemetry = true
+	c.PreVoteDisabled = h.noPreVote
 	c.Logger = hclogTo(h.logger)
 	return c
 }
@@ -102,7 +109,7 @@ func (h *raftHost) startLocked() error {
 	if err != nil {
 		return fmt.Errorf("attach raft to the transport: %w", err)
 	}
-	r, err := raft.NewRaft(h.config(), h.fsm, h.stores.Log, h.stores.Vote, h.stores.Manifests, session)
+	r, err := raft.NewRaft(h.config(), h.fsm, h.stores.Log, h.stores.Vote, snapshots{h.stores.Manifests, &h.unreadable}, session)
 	if err != nil {
 		return errors.Join(fmt.Errorf("start raft: %w", err), session.Close())
 	}
@@ -256,8 +263,38 @@ func (f *raftFSM) Snapshot() (raft.FSMSnapshot, error) {
 	return s, nil
 }
 
-// compact takes a snapshot where the log has grown enough.
+// snapshots are the manifests as raft sees them. A leader that can't read its newest
+// would try to send it for ever, and a follower that needs it would never catch up: it
+// is replaced by one that is made anew.
+type snapshots struct {
+	*raftstore.Manifests
+	unreadable *atomic.Bool
+}
+
+// List implements raft.SnapshotStore.
+func (s snapshots) List() ([]*raft.SnapshotMeta, error) {
+	metas, err := s.Manifests.List()
+	if err != nil {
+		s.unreadable.Store(true)
+	}
+	return metas, err
+}
+
+// Open implements raft.SnapshotStore.
+func (s snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	meta, rc, err := s.Manifests.Open(id)
+	if err != nil {
+		s.unreadable.Store(true)
+	}
+	return meta, rc, err
+}
+
+// compact takes a snapshot where the log has grown enough, or the last can't be read.
 func (h *raftHost) compact(everyBytes, everyLogs uint64) error {
+	if h.unreadable.Swap(false) && !h.keepDamaged {
+		h.logger.Warn("a manifest can't be read: taking another snapshot")
+		return h.snapshot(everyBytes, everyLogs)
+	}
 	if h.fsm.sinceBytes.Load() < everyBytes && h.fsm.sinceLogs.Load() < everyLogs {
 		return nil
 	}

@@ -166,15 +166,23 @@ func ParseNodeID(s string) (string, error) {
 // node that came back with an empty disk under its old server id could vote
 // twice in one term.
 func CreateIncarnation(dir string) (string, error) {
-	var b [incarnationSize]byte
-	if _, err := rand.Read(b[:]); err != nil {
-		return "", fmt.Errorf("transport: create incarnation: %w", err)
+	inc, err := NewIncarnation()
+	if err != nil {
+		return "", err
 	}
-	inc := hex.EncodeToString(b[:])
 	if err := createFile(dir, IncarnationFile, []byte(inc+"\n")); err != nil {
 		return "", fmt.Errorf("transport: create incarnation: %w", err)
 	}
 	return inc, nil
+}
+
+// NewIncarnation draws an incarnation: 8 random bytes in hex.
+func NewIncarnation() (string, error) {
+	var b [incarnationSize]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return "", fmt.Errorf("transport: draw an incarnation: %w", err)
+	}
+	return hex.EncodeToString(b[:]), nil
 }
 
 // LoadIncarnation reads what CreateIncarnation stored; its error is

@@ -27,32 +27,33 @@ const (
 	Replicas      = "replicas"
 	Verdicts      = "verdicts"
 	Progress      = "progress"
+	Recovery      = "recovery"
 	Workload      = "workload"
 )
 
 // Limits are what progress is held against. A zero field has its comment's default.
 type Limits struct {
 	// Replicas is how many nodes must be found alike in the end: 1.
-	Replicas int
+	Replicas int `yaml:"replicas"`
 	// Overall is for the whole run: 1 append a second, 30 s of silence.
-	Overall Bound
+	Overall Bound `yaml:"overall"`
 	// Fault is for each time between two faults, or a fault and what mends it,
 	// and ByKind instead of it for those that begin with a fault of a kind: no
 	// rate, 30 s of silence.
-	Fault  Bound
-	ByKind map[string]Bound
+	Fault  Bound            `yaml:"fault"`
+	ByKind map[string]Bound `yaml:"by_kind"`
 	// Least is how many operations of each kind must have gone well: one append,
 	// head, lookup and get.
-	Least map[history.Kind]int
+	Least map[history.Kind]int `yaml:"least"`
 }
 
 // Bound is how little progress is enough.
 type Bound struct {
 	// Rate is the least number of acknowledged appends a second. It is not held
 	// against a fault that lasted less than a second.
-	Rate float64
+	Rate float64 `yaml:"rate"`
 	// Silence is the longest time without an acknowledged append.
-	Silence time.Duration
+	Silence time.Duration `yaml:"silence"`
 }
 
 func (b Bound) or(d Bound) Bound {
@@ -92,6 +93,6 @@ func Judge(h *history.History, f *history.Final, l Limits) ([]history.Verdict, m
 	windows, pictures := r.porcupine(conflict)
 	return []history.Verdict{
 		r.acknowledged(), r.atMostOnce(), r.realTimeOrder(), linear, windows, r.session(),
-		r.heads(), r.watches(), r.replicas(l), r.verdicts(), r.progress(l), r.workload(l),
+		r.heads(), r.watches(), r.replicas(l), r.verdicts(), r.progress(l), r.recovery(), r.workload(l),
 	}, pictures
 }

@@ -85,6 +85,9 @@ func (r *run) watches() history.Verdict {
 	states := make(map[int]*state)
 	for _, w := range r.h.Watches {
 		states[w.ID] = &state{from: w.From, until: w.Until, next: w.From, recorded: true}
+		for _, why := range w.Disbelieved {
+			f.wrong("disbelieved: a node sent watch %d what its client refused: %s", w.ID, why)
+		}
 	}
 	for i := range r.h.Deliveries {
 		d := &r.h.Deliveries[i]

@@ -271,6 +271,10 @@ var mutations = []mutation{
 		h.Deliveries = append(h.Deliveries, history.Delivery{Watch: 1, At: h.Length, Sequence: f.Size, Hash: hashOf(f.Size)})
 		return true
 	}, []string{check.Watches}, "beyond the end"},
+	{"a watch is sent what its client refuses", func(n *rand.Rand, h *history.History, f *history.Final) bool {
+		h.Watches[0].Disbelieved = []string{"the watch was at 512 already"}
+		return true
+	}, []string{check.Watches}, "at 512 already"},
 	{"a watch was not recorded", func(n *rand.Rand, h *history.History, f *history.Final) bool {
 		h.Watches = nil
 		return true
@@ -318,6 +322,10 @@ var mutations = []mutation{
 		h.Length *= 1000
 		return true
 	}, []string{check.Progress}, "the least is 1.0"},
+	{"the cluster does not come back", func(n *rand.Rand, h *history.History, f *history.Final) bool {
+		f.Troubles = []string{"n2 is not ready: it has no leader"}
+		return true
+	}, []string{check.Recovery}, "n2 is not ready"},
 	{"nothing was looked up", func(n *rand.Rand, h *history.History, f *history.Final) bool {
 		h.Ops = slices.DeleteFunc(h.Ops, func(op history.Op) bool { return op.Kind == history.Lookup })
 		return true

@@ -1,17 +1,17 @@
 package check
 
-// Planted says which checkers must fail on a run of a binary that was built with a bug
-// from package internal/planted, by the bug's build tag. Others may fail besides.
+// Planted says which checkers must fail on a run of a binary that has a bug of package
+// internal/planted, by the bug's name. Others may fail besides.
 var Planted = map[string][]string{
-	"planted_lost_ack":    {Acknowledged},
-	"planted_double":      {Acknowledged, AtMostOnce},
-	"planted_reorder":     {Acknowledged, RealTimeOrder},
-	"planted_stale_read":  {Linearizable},
-	"planted_session":     {Session},
-	"planted_watch_gap":   {Watches},
-	"planted_watch_twice": {Watches},
-	"planted_fork":        {Replicas},
-	"planted_verdict":     {Verdicts},
-	"planted_head":        {Heads},
-	"planted_stall":       {Progress},
+	"lost_ack":    {Acknowledged},
+	"double":      {Acknowledged, AtMostOnce},
+	"reorder":     {Acknowledged, RealTimeOrder},
+	"stale_read":  {Linearizable},
+	"session":     {Session},
+	"watch_gap":   {Watches},
+	"watch_twice": {Watches},
+	"fork":        {Replicas},
+	"verdict":     {Verdicts},
+	"head":        {Heads},
+	"stall":       {Progress, Recovery},
 }

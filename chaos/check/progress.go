@@ -131,6 +131,17 @@ func (f *finding) hold(what string, ph phase, p pace, b Bound) {
 	}
 }
 
+// recovery checks that the cluster came back once everything was mended.
+func (r *run) recovery() history.Verdict {
+	f := find(Recovery, "Once everything is mended all nodes serve again, and a last event is taken.")
+	f.Checked = len(r.f.Replicas) + len(r.f.Troubles)
+	for _, trouble := range r.f.Troubles {
+		f.wrong("%s", trouble)
+	}
+	f.note("%d nodes", len(r.f.Replicas))
+	return f.verdict()
+}
+
 // trim writes a rate with one decimal.
 func trim(rate float64) string { return strconv.FormatFloat(rate, 'f', 1, 64) }
 

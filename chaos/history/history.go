@@ -48,6 +48,9 @@ const (
 	Unknown Outcome = "unknown"
 )
 
+// Operator is the Client of operations that no client of the workload does.
+const Operator = -1
+
 // Disbelieved is the Code of an operation whose answer the client's own checks refused:
 // a node said what can't be so.
 const Disbelieved = "disbelieved"
@@ -103,6 +106,9 @@ type Watch struct {
 	// From is the first sequence that it asked for, and Until the sequence
 	// before which it was stopped: it was told to go on until it had that.
 	From, Until uint64
+	// Disbelieved says what its nodes sent that the client's own checks refused,
+	// the first few times.
+	Disbelieved []string `json:"disbelieved,omitempty"`
 }
 
 // Fault is something that was made to go wrong, or was mended.
@@ -176,6 +182,10 @@ type Final struct {
 	// Size is what the replicas were compared at.
 	Size     uint64    `json:"size"`
 	Replicas []Replica `json:"replicas"`
+	// Troubles are what did not come to pass once everything was mended: nodes
+	// that do not serve again, a last event that is not taken. The rest is then
+	// what could be read all the same.
+	Troubles []string `json:"troubles,omitempty"`
 	// Entries are the chain below Size, from one node, in order.
 	Entries []Entry `json:"-"`
 	// RootAt returns the root over the first n entries.

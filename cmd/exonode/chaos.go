@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,6 +70,8 @@ var chaosHelp = map[string]struct{ short, example string }{
 	"transfer":  {"Hand leadership over", "transfer n2"},
 	"join":      {"Add a node", "join"},
 	"remove":    {"Take a node out of the cluster for good", "remove n3"},
+	"leave":     {"Have a node leave the cluster for good", "leave n3"},
+	"replace":   {"Add a node, and once it votes take another out for good", "replace n3"},
 	"start":     {"Start nodes again that were killed or paused", "start n1"},
 	"heal":      {"Mend everything", "heal"},
 }
@@ -292,6 +295,8 @@ func (a *app) printLabStatus(s chaos.LabStatus) error {
 				state = "no leader"
 			case n.Up:
 				state = "no answer"
+			case slices.Contains(s.Gone, n.Name):
+				state = "gone"
 			}
 			if n.Answered {
 				leader, term = n.Leader, strconv.FormatUint(n.Term, 10)

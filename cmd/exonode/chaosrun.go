@@ -112,8 +112,13 @@ func (a *app) chaosRun(ctx context.Context, f *chaosRunFlags, args []string) err
 	if len(f.faults) > 0 {
 		result.Command += " --faults " + strings.Join(f.faults, ",")
 	}
+	if f.against {
+		result.Command = fmt.Sprintf("exonode chaos run %s --against --addr %s --seed %d --duration %v", name, strings.Join(a.addrs, ","), seed, s.Length)
+	}
+	limits := s.Limits
+	limits.Replicas = max(limits.Replicas, len(result.Final.Replicas))
 	var pictures map[string][]byte
-	result.Verdicts, pictures = check.Judge(result.History, result.Final, check.Limits{Replicas: len(result.Final.Replicas)})
+	result.Verdicts, pictures = check.Judge(result.History, result.Final, limits)
 	result.Pictures = pictures
 	if err := writeReport(f.report, result); err != nil {
 		return err

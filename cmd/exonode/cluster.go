@@ -23,7 +23,7 @@ func (a *app) clusterCommand() *cobra.Command {
 		Use:   "cluster",
 		Short: "Show and change who is in the cluster",
 	}
-	cmd.AddCommand(a.membersCommand(), a.joinCommand(), a.leaveCommand(), a.removeCommand(), a.transferCommand())
+	cmd.AddCommand(a.membersCommand(), a.joinCommand(), a.leaveCommand(), a.removeCommand(), a.transferCommand(), a.recoverCommand())
 	return cmd
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/exonode/exonode/api"
 	"github.com/exonode/exonode/chain/export"
 	"github.com/exonode/exonode/client"
+	"github.com/exonode/exonode/fsm"
 	"github.com/exonode/exonode/ledger"
 	"github.com/exonode/exonode/membership"
 	"github.com/exonode/exonode/node"
@@ -74,8 +75,11 @@ const (
 	codeNoGenesis     code = "no_genesis"
 	codeNoLedger      code = "no_ledger"
 	codeNotVerified   code = "not_verified"
+	codeOlderEpoch    code = "older_epoch"
 	codeOtherCluster  code = "other_cluster"
 	codeRaftBackend   code = "raft_log_backend"
+	codeRecovering    code = "recovery_interrupted"
+	codeNoRecovery    code = "not_recoverable"
 	codeRemoved       code = "removed"
 	codeTimeout       code = "timeout"
 	codeTLS           code = "tls_files"
@@ -106,8 +110,11 @@ var meanings = map[code]string{
 	codeNoGenesis:     "the chain has no entries: there is nothing to verify or to export",
 	codeNoLedger:      "the directory holds no ledger",
 	codeNotVerified:   "an answer of a node contradicts itself, or an earlier one",
+	codeOlderEpoch:    "the cluster was recovered from lost quorum without the node",
 	codeOtherCluster:  "the data directory, or the peer, is of another cluster",
 	codeRaftBackend:   "the data directory's raft log is of the other --raft-log",
+	codeRecovering:    "a recovery from lost quorum was begun on the data directory and did not end",
+	codeNoRecovery:    "the cluster can't be recovered from this node",
 	codeRemoved:       "the node was removed from the cluster",
 	codeTimeout:       "--timeout was over, and nothing more is known",
 	codeTLS:           "a certificate or key can't be loaded",
@@ -136,6 +143,9 @@ var known = []struct {
 	{membership.ErrForeignCluster, codeOtherCluster, "the seeds belong to another cluster: correct --seeds, or use that cluster's file"},
 	{membership.ErrRemoved, codeRemoved, "a removed node does not come back: to use the machine again, empty its data directory and join as a new node"},
 	{membership.ErrHasState, codeHasState, ""},
+	{node.ErrRecovering, codeRecovering, ""},
+	{node.ErrOlderEpoch, codeOlderEpoch, ""},
+	{fsm.ErrNotRecoverable, codeNoRecovery, "`exonode cluster recover` is for a stopped node that is a member by its own account"},
 	{raftstore.ErrBackend, codeRaftBackend, ""},
 	{ledger.ErrNotExist, codeNoLedger, ""},
 	{ledger.ErrForeign, codeForeignData, ""},

@@ -1,5 +1,21 @@
-//go:build !planted_lost_ack && !planted_double && !planted_reorder && !planted_stale_read && !planted_session && !planted_watch_gap && !planted_watch_twice && !planted_fork && !planted_verdict && !planted_head && !planted_stall
+//go:build !planted
 
 package planted
 
-const bug = ""
+// Bug is the planted one; "" in every binary that is for use.
+const Bug = ""
+
+// What the bugs do stands beside the tag.
+const (
+	LostAck    = false
+	Double     = false
+	Reorder    = false
+	StaleRead  = false
+	Session    = false
+	WatchGap   = false
+	WatchTwice = false
+	Fork       = false
+	Verdict    = false
+	Head       = false
+	Stall      = false
+)

@@ -118,19 +118,22 @@ type Log struct {
 func NewLog(under raft.LogStore, guard *Guard) *Log { return &Log{under: under, guard: guard} }
 
 // FirstIndex implements raft.LogStore.
-func (l *Log) FirstIndex() (uint64, error) {
-	if err := l.guard.Err(); err != nil {
-		return 0, err
-	}
-	return l.under.FirstIndex()
-}
+func (l *Log) FirstIndex() (uint64, error) { return l.index(l.under.FirstIndex) }
 
 // LastIndex implements raft.LogStore.
-func (l *Log) LastIndex() (uint64, error) {
+func (l *Log) LastIndex() (uint64, error) { return l.index(l.under.LastIndex) }
+
+// index reads one of the log's ends. raft-boltdb panics where a key is damaged.
+func (l *Log) index(read func() (uint64, error)) (index uint64, err error) {
 	if err := l.guard.Err(); err != nil {
 		return 0, err
 	}
-	return l.under.LastIndex()
+	defer func() {
+		if p := recover(); p != nil {
+			index, err = 0, l.guard.fail(fmt.Errorf("read the raft log: %w: %v", ErrDamaged, p))
+		}
+	}()
+	return read()
 }
 
 // GetLog implements raft.LogStore. The error is raft.ErrLogNotFound itself

@@ -168,8 +168,8 @@ func (m *Manifests) Confirm(id string) error {
 	return m.reap()
 }
 
-// reap removes all but the newest manifests, and pending ones that are older
-// than the newest listed one. m.mu is held.
+// reap removes all but the newest manifests, those behind the newest that can't be
+// read, and pending ones that are older than the newest listed one. m.mu is held.
 func (m *Manifests) reap() error {
 	names, err := m.files.ReadDir(m.dir)
 	if err != nil {
@@ -183,8 +183,9 @@ func (m *Manifests) reap() error {
 		}
 		if listed++; listed == 1 {
 			newest = id
+			continue
 		}
-		if listed > keepManifests {
+		if _, _, damaged := m.read(name); damaged != nil || listed > keepManifests {
 			if err := m.files.Remove(filepath.Join(m.dir, name)); err != nil {
 				return fmt.Errorf("raftstore: reap manifests: %w", err)
 			}

@@ -4,15 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	wal "github.com/hashicorp/raft-wal"
-	"github.com/hashicorp/raft-wal/segment"
 	"github.com/hashicorp/raft-wal/types"
 	"go.etcd.io/bbolt"
 )
@@ -45,6 +45,8 @@ type Config struct {
 	// Fatal is told of the first failure.
 	Fatal  func(error)
 	Logger *slog.Logger
+	// SegmentBytes is the size of raft-wal's segments; 0 is 16 MiB.
+	SegmentBytes int
 	// Wrap, where not nil, stands between the guard and the backends, and Files
 	// beneath raft-wal's segments: the seams for injected faults.
 	Wrap  func(raft.LogStore, raft.StableStore) (raft.LogStore, raft.StableStore)
@@ -84,8 +86,18 @@ func Open(cfg Config) (_ *Stores, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if err := os.MkdirAll(filepath.Join(cfg.Dir, "wal"), 0o700); err != nil {
-		return nil, fmt.Errorf("raftstore: %w", err)
+	// A database that is cut short faults where it is read.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		// bbolt does, where it meets a page that it never writes.
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: open %s: %v", ErrDamaged, cfg.Dir, p)
+		}
+	}()
+	for _, part := range []string{"wal", "manifests"} {
+		if err := os.MkdirAll(filepath.Join(cfg.Dir, part), 0o700); err != nil {
+			return nil, fmt.Errorf("raftstore: %w", err)
+		}
 	}
 	guard, err := NewGuard(cfg.WriteTimeout, cfg.Fatal)
 	if err != nil {
@@ -93,6 +105,9 @@ func Open(cfg Config) (_ *Stores, err error) {
 	}
 	if err := checkBackend(cfg.Dir, cfg.Backend); err != nil {
 		return nil, err
+	}
+	if err := makeBolt(filepath.Join(cfg.Dir, "raft.db")); err != nil {
+		return nil, fmt.Errorf("raftstore: make raft.db: %w", err)
 	}
 	// bbolt's lock on this file is the lock of the whole directory.
 	bolt, err := raftboltdb.New(raftboltdb.Options{
@@ -106,9 +121,12 @@ func Open(cfg Config) (_ *Stores, err error) {
 		return nil, fmt.Errorf("raftstore: open raft.db: %w", err)
 	}
 	s.closers = append(s.closers, bolt)
+	if err := syncFound(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("raftstore: %w", err)
+	}
 	var logs raft.LogStore = bolt
 	if cfg.Backend == WAL {
-		w, err := openWAL(filepath.Join(cfg.Dir, "wal"), cfg.Files)
+		w, err := openWAL(filepath.Join(cfg.Dir, "wal"), cfg.SegmentBytes, cfg.Files)
 		if err != nil {
 			return nil, fmt.Errorf("raftstore: open wal: %w", err)
 		}
@@ -124,12 +142,39 @@ func Open(cfg Config) (_ *Stores, err error) {
 	return s, nil
 }
 
-// openWAL opens raft-wal's log over files, or over the operating system's where nil.
-func openWAL(dir string, files types.VFS) (*wal.WAL, error) {
-	if files == nil {
-		return wal.Open(dir, wal.WithSegmentSize(segmentSize))
+// syncFound makes durable what is in a directory, and its own name. A process that was
+// killed leaves writes that the kernel has and the disk does not; the next one reads
+// them, and a vote or an entry that it has read counts, whatever a power cut does then.
+func syncFound(dir string) error {
+	if err := syncDir(filepath.Dir(dir)); err != nil {
+		return err
 	}
-	return wal.Open(dir, wal.WithSegmentSize(segmentSize), wal.WithSegmentFiler(segment.NewFiler(dir, files)))
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return syncDir(path) // a file just as well
+	})
+}
+
+// makeBolt makes a database that is not there under a temporary name: bbolt writes its
+// first pages one by one, does not open what a crash leaves of them, and does not sync
+// the name. syncFound does that.
+func makeBolt(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.RemoveAll(path + tempSuffix); err != nil {
+		return err
+	}
+	db, err := raftboltdb.New(raftboltdb.Options{Path: path + tempSuffix})
+	if err != nil {
+		return err
+	}
+	if err := db.Close(); err != nil {
+		return err
+	}
+	return os.Rename(path+tempSuffix, path)
 }
 
 // checkBackend refuses a directory whose log is in the other backend: raft

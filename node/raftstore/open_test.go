@@ -208,4 +208,15 @@ func TestManifestDamage(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "half.tmp")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("what a crash left half written stays: %v", err)
 	}
+	b[10] ^= 0x10
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.List(); err == nil {
+		t.Error("a damaged manifest is passed over")
+	}
+	take(t, m, 20, true)
+	if diff := cmp.Diff([]uint64{20}, indexes(t, m.List)); diff != "" {
+		t.Errorf("listed, once the damaged one is replaced (-want +got):\n%s", diff)
+	}
 }

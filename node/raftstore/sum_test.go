@@ -70,3 +70,27 @@ func TestDamagedEntry(t *testing.T) {
 		})
 	}
 }
+
+// panicky is a store that meets bytes which it never writes.
+type panicky struct{ *raft.InmemStore }
+
+func (panicky) GetLog(uint64, *raft.Log) error { panic("slice bounds out of range") }
+func (panicky) LastIndex() (uint64, error)     { panic("index out of range") }
+
+// TestPanickyStore: where a backend panics on what it reads, that is damage, and latches.
+func TestPanickyStore(t *testing.T) {
+	for name, read := range map[string]func(*raftstore.Log) error{
+		"entry": func(l *raftstore.Log) error { return l.GetLog(1, new(raft.Log)) },
+		"end":   func(l *raftstore.Log) error { _, err := l.LastIndex(); return err },
+	} {
+		told := 0
+		guard, err := raftstore.NewGuard(time.Minute, func(error) { told++ })
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = read(raftstore.NewLog(panicky{raft.NewInmemStore()}, guard))
+		if !errors.Is(err, raftstore.ErrDamaged) || !errors.Is(err, raftstore.ErrFailed) || told != 1 {
+			t.Errorf("%s: %v; told %d times", name, err, told)
+		}
+	}
+}

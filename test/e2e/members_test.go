@@ -107,6 +107,7 @@ type outsider struct {
 	c               *cluster
 	name, data, api string
 	args            []string
+	lifeline        io.Closer // the node ends with it
 	done            chan error
 }
 
@@ -144,14 +145,21 @@ func (o *outsider) start() {
 		done <- cmd.Wait()
 		close(waited)
 	}()
-	o.done = done
+	o.done, o.lifeline = done, lifeline
 	t.Cleanup(func() {
-		_ = lifeline.(io.Closer).Close() // the node ends with it, or has ended
+		_ = lifeline.Close() // the node ends with it, or has ended
 		<-waited
 		if t.Failed() {
 			t.Logf("end of the log of %s:\n%s", o.name, tail(o.c.LogFile(o.name), 60))
 		}
 	})
+}
+
+// stop ends the node in good order.
+func (o *outsider) stop() {
+	o.c.t.Helper()
+	must(o.c.t, o.lifeline.Close())
+	o.ended("")
 }
 
 // memberID waits until the node is known to the cluster.

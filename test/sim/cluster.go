@@ -35,6 +35,17 @@ type Config struct {
 	Kinds []string
 	// Bug is planted, so that the checks show that they find it.
 	Bug Bug
+	// Steps, where not nil, are done instead of faults that the seed draws; a trap's.
+	Steps func(*cluster)
+	// Silence is the longest time without an acknowledged append: 80 s.
+	Silence time.Duration
+	// WriteTimeout is the deadline of a write of raft's log: 3 s.
+	WriteTimeout time.Duration
+	// SnapshotLogs is after how many log entries a snapshot is taken: 100, so that
+	// followers fall behind what the log keeps, in minutes.
+	SnapshotLogs uint64
+	// Without are guards of the node that are left out.
+	Without node.Without
 	// Dir is a directory for what nodes write once.
 	Dir string
 	// Log takes what the nodes log; nil is nobody.
@@ -61,6 +72,9 @@ type Outcome struct {
 	Seed    uint64
 	History *history.History
 	Final   *history.Final
+	// Verdicts are those of the lab's checkers, with their pictures.
+	Verdicts []history.Verdict
+	Pictures map[string][]byte
 	// Problems are why it failed; none is good.
 	Problems []string
 	// Virtual is the bubble's time that it took, Real the machine's.
@@ -80,9 +94,10 @@ type cluster struct {
 	file   *node.ClusterFile
 	seeds  []string
 	timing node.Timing
-	rec    *history.Recorder
-	net    *network
-	began  time.Time
+	// rec records from when the cluster serves.
+	rec   *history.Recorder
+	net   *network
+	began time.Time
 	// lives are the goroutines of nodes.
 	lives sync.WaitGroup
 	// still is full while somebody waits for the bubble to be still.
@@ -116,6 +131,9 @@ func Run(t *testing.T, cfg Config) *Outcome {
 		c.mu.Unlock()
 		out.Passed = c.seen.counts
 	})
+	if out.History != nil {
+		out.verdicts(cfg.limits())
+	}
 	out.Real, out.Unanswered = time.Since(began), unanswered
 	if left != "" {
 		out.Problems = append(out.Problems, left)
@@ -132,6 +150,15 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Think == 0 {
 		c.Think = 500 * time.Millisecond
+	}
+	if c.Silence == 0 {
+		c.Silence = 2 * longest
+	}
+	if c.SnapshotLogs == 0 {
+		c.SnapshotLogs = 100
+	}
+	if c.WriteTimeout == 0 {
+		c.WriteTimeout = writeTimeout
 	}
 	if c.Clients == 0 {
 		c.Clients = 6
@@ -159,7 +186,7 @@ func newCluster(cfg Config) (*cluster, error) {
 		return nil, err
 	}
 	c := &cluster{
-		cfg: cfg, dir: cfg.Dir, timing: timing(), rec: history.NewRecorder(),
+		cfg: cfg, dir: cfg.Dir, timing: timing(),
 		net: newNetwork(newSource(cfg.Seed, 1)), began: time.Now(), still: make(chan struct{}, 1), seen: newSeen(),
 	}
 	if c.file, err = node.NewClusterFile(secret, document); err != nil {
@@ -211,8 +238,11 @@ func (c *cluster) members() []*machine {
 func (c *cluster) problem(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.problems = append(c.problems, fmt.Sprintf("%v: ", c.rec.Now().Round(time.Millisecond))+fmt.Sprintf(format, args...))
+	c.problems = append(c.problems, fmt.Sprintf("%v: ", c.now())+fmt.Sprintf(format, args...))
 }
+
+// now is how long the bubble has gone on.
+func (c *cluster) now() time.Duration { return time.Since(c.began).Round(time.Millisecond) }
 
 // quiet runs f while nothing else runs in the bubble: everybody waits for time to pass.
 func (c *cluster) quiet(f func()) {
@@ -235,20 +265,28 @@ func (c *cluster) run(out *Outcome) {
 		c.problem("the cluster does not form")
 		return
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	load := c.startLoad(ctx)
-	c.suffer(c.schedule())
+	c.rec = history.NewRecorder()
+	load := c.startLoad()
+	defer load.stop()
+	if c.cfg.Steps != nil {
+		c.cfg.Steps(c)
+	} else {
+		c.suffer(c.schedule())
+	}
 	c.heal()
 	time.Sleep(3 * time.Second) // what was said under faults comes to an end
-	stop()
-	load.Wait()
 	if !c.settled(2 * time.Minute) {
 		c.problem("two minutes after everything was mended the cluster is not well")
 		c.describe()
+		load.end()
+		out.History = c.rec.End()
 		return
 	}
+	load.end()
+	length := c.rec.Now()
+	out.Final = c.end(load)
 	out.History = c.rec.End()
-	c.judge(out)
+	out.History.Length = length // nobody writes after that
 }
 
 // settled waits until every node that is to run serves a linearizable read.

@@ -27,6 +27,12 @@ type fault struct {
 	point  faults.Point
 }
 
+// longest is how long a fault lasts at most, and healed the kind of what mends all.
+const (
+	longest = 40 * time.Second
+	healed  = "heal"
+)
+
 // Kinds of faults, with how often each is made, relative to the others.
 var kinds = []struct {
 	name   string
@@ -89,7 +95,7 @@ func (c *cluster) schedule() []fault {
 				break
 			}
 		}
-		f.length = min(f.length, 40*time.Second, c.cfg.Length)
+		f.length = min(f.length, longest, c.cfg.Length)
 		if at += f.after; at > c.cfg.Length {
 			break
 		}
@@ -118,7 +124,7 @@ func (c *cluster) suffer(all []fault) {
 
 // heal mends what is left, and starts who is down.
 func (c *cluster) heal() {
-	c.rec.Fault(history.Fault{Kind: "heal", Text: "everything is mended"})
+	c.rec.Fault(history.Fault{Kind: healed, Text: "everything is mended"})
 	for _, m := range c.all() {
 		if l := m.running(); l != nil {
 			l.change(func(p *faults.Plan) { *p = faults.Plan{} })

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/exonode/exonode/api"
@@ -31,20 +32,71 @@ type client struct {
 	// seen is the highest sequence that it was told of, plus one.
 	seen uint64
 	mine []chain.Key
+	// at, where not nil, are the nodes that it asks, in turn.
+	at []*life
 }
 
-// startLoad starts clients and watches; the caller waits for them after ctx has ended.
-func (c *cluster) startLoad(ctx context.Context) *sync.WaitGroup {
-	load := new(sync.WaitGroup)
+func (c *cluster) rng(stream int) *rand.Rand {
+	return rand.New(rand.NewPCG(c.cfg.Seed, 1000+uint64(stream)))
+}
+
+// pick chooses a node that runs; nil where the one that was chosen does not.
+func (cl *client) pick() *life {
+	if cl.at != nil {
+		l := cl.at[0]
+		cl.at = append(cl.at[1:], l)
+		return l
+	}
+	return cl.c.pick(cl.rng)
+}
+
+// load is a workload under way.
+type load struct {
+	// writing ends what clients do, watching what watches do.
+	writing, watching   context.Context
+	stopWriting, giveUp context.CancelFunc
+	clients, watches    sync.WaitGroup
+	// until, where not 0, is the size that watches end with.
+	until atomic.Uint64
+}
+
+// startLoad starts clients and watches.
+func (c *cluster) startLoad() *load {
+	l := new(load)
+	l.writing, l.stopWriting = context.WithCancel(context.Background())
+	l.watching, l.giveUp = context.WithCancel(context.Background())
 	for i := range c.cfg.Clients {
-		cl := &client{c: c, id: i, rng: rand.New(rand.NewPCG(c.cfg.Seed, 1000+uint64(i)))}
-		load.Go(func() { cl.run(ctx) })
+		cl := &client{c: c, id: i, rng: c.rng(i)}
+		l.clients.Go(func() {
+			cl.run(l.writing)
+			cl.last()
+		})
 	}
 	for i := range watches {
-		w := &watch{c: c, id: i, rng: rand.New(rand.NewPCG(c.cfg.Seed, 2000+uint64(i)))}
-		load.Go(func() { w.run(ctx) })
+		w := &watch{c: c, id: i, until: &l.until, rng: rand.New(rand.NewPCG(c.cfg.Seed, 2000+uint64(i)))}
+		l.watches.Go(func() { w.run(l.watching) })
 	}
-	return load
+	return l
+}
+
+// end ends what clients do, after a last operation of each kind.
+func (l *load) end() {
+	l.stopWriting()
+	l.clients.Wait()
+}
+
+// endWatches waits until the watches have delivered what is below size, or a minute.
+func (l *load) endWatches(size uint64) {
+	l.until.Store(size)
+	defer time.AfterFunc(time.Minute, l.giveUp).Stop()
+	l.watches.Wait()
+}
+
+// stop ends all that is left. It may be called after end and endWatches.
+func (l *load) stop() {
+	l.giveUp()
+	l.end()
+	l.watches.Wait()
 }
 
 func (cl *client) run(ctx context.Context) {
@@ -66,6 +118,20 @@ func (cl *client) run(ctx context.Context) {
 			cl.head(history.Stale)
 		default:
 			cl.lookup(history.Stale)
+		}
+	}
+}
+
+// last does one operation of each kind, once all is well, until it succeeds, or for a
+// minute.
+func (cl *client) last() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for _, do := range []func() bool{
+		cl.append, func() bool { return cl.head(history.Linearizable) }, func() bool { return cl.lookup(history.Linearizable) }, cl.get,
+	} {
+		for ctx.Err() == nil && !do() {
+			sleep(ctx, 100*time.Millisecond)
 		}
 	}
 }
@@ -135,8 +201,8 @@ func (cl *client) begin(kind history.Kind, c history.Consistency) history.Op {
 	return history.Op{Client: cl.id, Kind: kind, Consistency: c, Call: cl.c.rec.Now()}
 }
 
-// end records an operation.
-func (cl *client) end(op history.Op, err error) {
+// end records an operation, and reports whether it went well.
+func (cl *client) end(op history.Op, err error) bool {
 	op.Return = cl.c.rec.Now()
 	op.Outcome = history.OK
 	if err != nil {
@@ -146,6 +212,7 @@ func (cl *client) end(op history.Op, err error) {
 		}
 	}
 	cl.c.rec.Op(op)
+	return err == nil
 }
 
 func codeOf(err error) string {
@@ -168,44 +235,67 @@ func certain(err error) bool {
 		return false
 	}
 	switch e.Code {
-	case api.NoLeader, api.NotReady, api.QueueFull:
+	case api.NoLeader, api.NotReady, api.QueueFull, api.GateDenied, api.Escalated:
 		return true
 	}
 	return false
 }
 
-// append seals one event, trying again under its id at any node.
-func (cl *client) append() {
+// event is the client's next: every third has a gate, and now and then declares an
+// effect that the policy does not permit.
+func (cl *client) event() chain.Event {
 	cl.next++
 	e := chain.Event{
 		Workspace: "default", Source: fmt.Sprintf("client-%d", cl.id), ID: fmt.Sprint(cl.next), Kind: "hnsw.insert",
 		Payload: fmt.Appendf(nil, `{"id":"%d"}`, cl.next), ContentType: "application/json",
 	}
+	if cl.next%3 == 0 {
+		e.Kind, e.Payload = "agent.spawn", fmt.Appendf(nil, `{"agent_id":"%d-%d","pid":%d,"parent_pid":1,"program":"p"}`, cl.id, cl.next, cl.next)
+		if cl.rng.IntN(5) == 0 {
+			e.DeclaredEffect = &chain.Effect{10000, 10000, 10000, 10000, 10000}
+		}
+	}
+	return e
+}
+
+// append seals one event, and now and then sends it again once it is sealed.
+func (cl *client) append() bool {
+	e := cl.event()
+	cl.mine = append(cl.mine, e.Key())
+	ok := cl.seal(e)
+	if ok && cl.rng.IntN(20) == 0 {
+		cl.seal(e)
+	}
+	return ok
+}
+
+// seal seals one event, trying again under its id at any node.
+func (cl *client) seal(e chain.Event) bool {
 	op := cl.begin(history.Append, "")
 	op.Key = e.Key()
-	cl.mine = append(cl.mine, op.Key)
 	give := time.Now().Add(patience)
 	unknown := error(nil)
 	var err error
 	for {
 		err = errNobody
 		var ack server.Ack
-		if l := cl.c.pick(cl.rng); l != nil {
+		if l := cl.pick(); l != nil {
 			op.Node = l.m.name
 			ack, err = l.append(e)
 		}
 		if err == nil {
 			op.Sequence, op.Hash, op.Duplicate = ack.Sequence, ack.Hash, ack.Duplicate
 			cl.seen = max(cl.seen, ack.Sequence+1)
-			cl.end(op, nil)
-			return
+			return cl.end(op, nil)
 		}
 		if !certain(err) {
 			unknown = err
 		}
 		var refusal *api.Error
 		if errors.As(err, &refusal) && !refusal.Code.Retryable() {
-			cl.c.problem("append of %v: %v", op.Key, err)
+			if refusal.Code != api.GateDenied && refusal.Code != api.Escalated {
+				cl.c.problem("append of %v: %v", op.Key, err)
+			}
 			break
 		}
 		if time.Now().After(give) || cl.rng.IntN(8) == 0 {
@@ -219,7 +309,7 @@ func (cl *client) append() {
 	if unknown != nil {
 		err = unknown
 	}
-	cl.end(op, err)
+	return cl.end(op, err)
 }
 
 func (l *life) append(e chain.Event) (ack server.Ack, err error) {
@@ -252,10 +342,10 @@ func (cl *client) level(c history.Consistency) server.Consistency {
 }
 
 // read does a read at any node, and records it.
-func (cl *client) read(kind history.Kind, c history.Consistency, f func(context.Context, *life, *history.Op) error) {
-	l := cl.c.pick(cl.rng)
+func (cl *client) read(kind history.Kind, c history.Consistency, f func(context.Context, *life, *history.Op) error) bool {
+	l := cl.pick()
 	if l == nil {
-		return
+		return false
 	}
 	op := cl.begin(kind, c)
 	op.Node = l.m.name
@@ -265,26 +355,31 @@ func (cl *client) read(kind history.Kind, c history.Consistency, f func(context.
 		}
 		return f(ctx, l, &op)
 	})
-	cl.end(op, err)
+	if err == nil {
+		switch { // what it was told, at whatever consistency, its sessions see
+		case kind == history.Head:
+			cl.seen = max(cl.seen, op.Size)
+		case kind == history.Get, op.Found:
+			cl.seen = max(cl.seen, op.Sequence+1)
+		}
+	}
+	return cl.end(op, err)
 }
 
-func (cl *client) head(c history.Consistency) {
-	cl.read(history.Head, c, func(ctx context.Context, l *life, op *history.Op) error {
+func (cl *client) head(c history.Consistency) bool {
+	return cl.read(history.Head, c, func(ctx context.Context, l *life, op *history.Op) error {
 		h, err := l.node.Head(ctx)
 		op.Size, op.HeadHash, op.Root = h.Size, h.Hash, h.Root
-		if c != history.Stale {
-			cl.seen = max(cl.seen, h.Size)
-		}
 		return err
 	})
 }
 
-func (cl *client) lookup(c history.Consistency) {
+func (cl *client) lookup(c history.Consistency) bool {
 	if len(cl.mine) == 0 {
-		return
+		return false
 	}
 	key := cl.mine[cl.rng.IntN(len(cl.mine))]
-	cl.read(history.Lookup, c, func(ctx context.Context, l *life, op *history.Op) error {
+	return cl.read(history.Lookup, c, func(ctx context.Context, l *life, op *history.Op) error {
 		op.Key = key
 		found, err := l.node.Lookup(ctx, key)
 		var e *api.Error
@@ -303,12 +398,12 @@ func (cl *client) lookup(c history.Consistency) {
 	})
 }
 
-func (cl *client) get() {
+func (cl *client) get() bool {
 	if cl.seen == 0 {
-		return
+		return false
 	}
 	seq := uint64(cl.rng.Int64N(int64(cl.seen)))
-	cl.read(history.Get, history.Session, func(ctx context.Context, l *life, op *history.Op) error {
+	return cl.read(history.Get, history.Session, func(ctx context.Context, l *life, op *history.Op) error {
 		op.Sequence = seq
 		rec, err := l.node.Record(ctx, seq)
 		if err == nil {
@@ -320,20 +415,27 @@ func (cl *client) get() {
 
 // watch follows all entries, at one node after the other.
 type watch struct {
-	c    *cluster
-	id   int
-	rng  *rand.Rand
-	next uint64
+	c     *cluster
+	id    int
+	rng   *rand.Rand
+	until *atomic.Uint64
+	next  uint64
+}
+
+// over reports whether it has delivered what it is to.
+func (w *watch) over() bool {
+	until := w.until.Load()
+	return until > 0 && w.next >= until
 }
 
 func (w *watch) run(ctx context.Context) {
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && !w.over() {
 		if l := w.c.pick(w.rng); l != nil {
 			w.follow(ctx, l, time.Duration(5+w.rng.IntN(40))*time.Second)
 		}
 		sleep(ctx, time.Second)
 	}
-	w.c.rec.Watched(history.Watch{ID: w.id, From: 0, Until: w.next})
+	w.c.rec.Watched(history.Watch{ID: w.id, From: 0, Until: w.until.Load()})
 }
 
 // follow watches at one node until it is over with it, or for a while.
@@ -356,7 +458,7 @@ func (w *watch) follow(ctx context.Context, l *life, limit time.Duration) {
 			return
 		}
 		for rec, err := range l.node.Scan(ctx, chain.Filter{}, w.next, h.Size, false) {
-			if err != nil || !l.alive() {
+			if err != nil || !l.alive() || w.over() {
 				return
 			}
 			w.c.rec.Delivered(w.id, rec.Sequence, chain.HeaderHash(rec.Header))

@@ -13,9 +13,10 @@ import (
 var passages = map[string]string{
 	"snapshot taken":     "snapshots",
 	"snapshot installed": "installs",
-	"confirming an install that a crash interrupted":                                      "installs confirmed at boot",
-	"dropped a raft log that does not go on from the snapshot":                            "logs dropped at boot",
-	"restarting raft: the end of its log is not what the installed snapshot goes on from": "rafts restarted in place",
+	"a manifest can't be read: taking another snapshot":        "manifests made anew",
+	"confirming an install that a crash interrupted":           "installs confirmed at boot",
+	"dropped a raft log that does not go on from the snapshot": "logs dropped at boot",
+	"restarting raft in place":                                 "rafts restarted in place",
 }
 
 // seen counts them.

@@ -164,7 +164,7 @@ func (l *life) config(gossip *gossip) node.Config {
 		Discovery: node.Discovery{Seeds: m.c.seeds, Expect: m.expect()},
 		API:       node.API{Listen: net.JoinHostPort(m.host, apiPort), Insecure: true},
 		Storage: node.Storage{
-			WriteTimeout: writeTimeout, SnapshotLogs: snapshotLogs,
+			WriteTimeout: m.c.cfg.WriteTimeout, SnapshotLogs: m.c.cfg.SnapshotLogs,
 		},
 		Timing: m.c.timing,
 		Logger: m.c.logger(m.name, m.lives), Fatal: l.failed, Chaos: true,
@@ -179,16 +179,13 @@ func (l *life) config(gossip *gossip) node.Config {
 			o.FS, o.CacheBytes, o.MemTableBytes = l.disk.files, 1<<20, 256<<10
 		},
 		Outbox: queueFiles{l.disk.files}, Promises: flat{l.disk.files, promiseDir},
-		Die: l.die,
+		Die: l.die, Without: m.c.cfg.Without,
 	}
 	return cfg
 }
 
-const (
-	writeTimeout = 3 * time.Second
-	// snapshotLogs has followers fall behind what the log keeps, in minutes.
-	snapshotLogs = 100
-)
+// writeTimeout is Config.WriteTimeout's default.
+const writeTimeout = 3 * time.Second
 
 // failed is the node's Fatal: the process ends.
 func (l *life) failed(err error) {
@@ -221,7 +218,7 @@ func (m *machine) crash(l *life) {
 		l.card.end()
 		m.mu.Lock()
 		m.disk, m.life = l.disk.crash(), nil
-		m.last = fmt.Sprintf("crashed at %v", m.c.rec.Now())
+		m.last = fmt.Sprintf("crashed at %v", m.c.now())
 		if fatal := l.fatal.Load(); fatal != nil {
 			m.last += fmt.Sprintf(": %v", *fatal)
 		}
@@ -255,7 +252,7 @@ func (m *machine) ended(l *life) {
 	}
 	removed := errors.Is(l.err, membership.ErrRemoved)
 	m.gone = m.gone || removed
-	m.last = fmt.Sprintf("ended at %v: %v", m.c.rec.Now(), l.err)
+	m.last = fmt.Sprintf("ended at %v: %v", m.c.now(), l.err)
 	if removed {
 		m.c.seen.add("nodes removed")
 	}

@@ -1,5 +1,0 @@
-//go:build planted_double
-
-package planted
-
-const bug = "double"

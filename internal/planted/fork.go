@@ -1,5 +1,0 @@
-//go:build planted_fork
-
-package planted
-
-const bug = "fork"

@@ -1,5 +1,0 @@
-//go:build planted_head
-
-package planted
-
-const bug = "head"

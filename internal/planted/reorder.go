@@ -1,5 +1,0 @@
-//go:build planted_reorder
-
-package planted
-
-const bug = "reorder"

@@ -1,5 +1,0 @@
-//go:build planted_session
-
-package planted
-
-const bug = "session"

@@ -1,5 +1,0 @@
-//go:build planted_stall
-
-package planted
-
-const bug = "stall"

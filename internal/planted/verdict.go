@@ -1,5 +1,0 @@
-//go:build planted_verdict
-
-package planted
-
-const bug = "verdict"

@@ -1,5 +1,0 @@
-//go:build planted_watch_gap
-
-package planted
-
-const bug = "watch_gap"
