@@ -170,12 +170,5 @@ func (m *Memory) write(heads map[string]Head) error {
 	if err != nil {
 		return err
 	}
-	next := m.path + ".new"
-	if err := m.fs.WriteFile(next, b); err != nil {
-		return err
-	}
-	if err := m.fs.Rename(next, m.path); err != nil {
-		return err
-	}
-	return m.fs.SyncDir(filepath.Dir(m.path))
+	return replaceFile(m.fs, m.path, b)
 }
