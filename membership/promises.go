@@ -73,7 +73,7 @@ func (r promiseRecord) validate() error {
 // operating system's.
 func OpenPromises(dir string, fsys FS) (*Promises, error) {
 	if fsys == nil {
-		fsys = osFS{}
+		fsys = OSFS{}
 	}
 	p := &Promises{dir: dir, fs: fsys}
 	data, err := fsys.ReadFile(p.path())
@@ -202,7 +202,7 @@ func ResetPromise(dir string, fsys FS, hasState bool) (bool, error) {
 		return false, fmt.Errorf("%w: a promise can't be reset any more", ErrHasState)
 	}
 	if fsys == nil {
-		fsys = osFS{}
+		fsys = OSFS{}
 	}
 	err := fsys.Remove(filepath.Join(dir, promiseFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -217,14 +217,14 @@ func ResetPromise(dir string, fsys FS, hasState bool) (bool, error) {
 	return true, nil
 }
 
-// osFS is the operating system's file system.
-type osFS struct{}
+// OSFS is the operating system's file system.
+type OSFS struct{}
 
-func (osFS) ReadFile(name string) ([]byte, error) { return os.ReadFile(name) }
-func (osFS) Rename(oldName, newName string) error { return os.Rename(oldName, newName) }
-func (osFS) Remove(name string) error             { return os.Remove(name) }
+func (OSFS) ReadFile(name string) ([]byte, error) { return os.ReadFile(name) }
+func (OSFS) Rename(oldName, newName string) error { return os.Rename(oldName, newName) }
+func (OSFS) Remove(name string) error             { return os.Remove(name) }
 
-func (osFS) WriteFile(name string, data []byte) error {
+func (OSFS) WriteFile(name string, data []byte) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
@@ -236,7 +236,7 @@ func (osFS) WriteFile(name string, data []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-func (osFS) SyncDir(dir string) error {
+func (OSFS) SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
