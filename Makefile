@@ -16,7 +16,7 @@ FAULTS ?=
 
 export CGO_ENABLED ?= 0
 
-.PHONY: all build demo test race lint generate generate-check wasm fuzz sim bench e2e-long netns clean help
+.PHONY: all build demo test race lint generate generate-check wasm fuzz sim bench e2e-long interop netns clean help
 
 all: build
 
@@ -64,6 +64,9 @@ sim: ## clusters in bubbles, under seeded faults (SEEDS=1-100 LENGTH=2m PACE=2s 
 
 e2e-long: ## the long process tests: a million entries
 	EXONODE_LONG=1 $(GO) test -count=1 -timeout 20m -v -run Million ./test/e2e
+
+interop: ## tools that others wrote read our log: x/mod, formats, tessera, torchwood
+	cd test/interop && $(GO) vet . && $(GO) test -count=1 .
 
 netns: ## hosts in network namespaces, real multicast (root, iproute2, iptables)
 	$(GO) test -tags netns -count=1 -timeout 15m ./test/netns
