@@ -22,7 +22,7 @@ SIMDIR ?= $(or $(wildcard /dev/shm),$(TMPDIR),/tmp)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: all build demo test race lint generate generate-check wasm fuzz sim sim-planted bench crash e2e-long planted chaos netns clean help
+.PHONY: all build demo test race lint generate generate-check wasm fuzz sim sim-planted bench crash e2e-long interop planted chaos netns clean help
 
 all: build
 
@@ -84,6 +84,9 @@ planted: ## bugs planted in the binary, which the lab must find (PLANTED=watch_g
 
 chaos: build ## faults of every kind for two minutes on five nodes, judged (SEED=0 draws one)
 	$(BIN) chaos run ci --seed $(SEED) $(ARGS)
+
+interop: ## tools that others wrote read our log: x/mod, formats, tessera, torchwood
+	cd test/interop && $(GO) vet . && $(GO) test -count=1 .
 
 netns: ## hosts in network namespaces, real multicast (root, iproute2, iptables)
 	$(GO) test -tags netns -count=1 -timeout 15m ./test/netns

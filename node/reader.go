@@ -81,6 +81,7 @@ type chainStore interface {
 
 // proofStore answers for the Merkle tree.
 type proofStore interface {
+	ReadTile(level int, index uint64, width int) ([]byte, error)
 	InclusionProof(seq, size uint64) ([]chain.Hash, error)
 	ConsistencyProof(from, to uint64) ([]chain.Hash, error)
 	RootAt(size uint64) (chain.Hash, error)
@@ -230,3 +231,26 @@ func (r *reader) within(size uint64) error {
 	}
 	return nil
 }
+
+// TreeSize implements server.Tiles.
+func (r *reader) TreeSize(context.Context) (uint64, error) { return r.store.Meta().Head.Size, nil }
+
+// ReadTile implements server.Tiles.
+func (r *reader) ReadTile(_ context.Context, level int, index uint64, width int) ([]byte, error) {
+	tile, err := r.store.ReadTile(level, index, width)
+	return tile, storeError(err)
+}
+
+// Headers implements server.Tiles.
+func (r *reader) Headers(ctx context.Context, from, to uint64) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		for rec, err := range r.Scan(ctx, chain.Filter{}, from, to, false) {
+			if !yield(rec.Header, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Checkpoint implements server.Tiles. Nothing signs checkpoints yet.
+func (r *reader) Checkpoint(context.Context) ([]byte, error) { return nil, nil }

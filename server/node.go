@@ -20,6 +20,7 @@ type Node interface {
 	Reader
 	Operator
 	Cataloger
+	Tiles
 }
 
 // Caller is who calls, as the server authenticated it.
@@ -113,6 +114,21 @@ type Reader interface {
 	InclusionProof(ctx context.Context, seq, size uint64) ([]chain.Hash, error)
 	ConsistencyProof(ctx context.Context, from, to uint64) ([]chain.Hash, error)
 	RootAt(ctx context.Context, size uint64) (chain.Hash, error)
+}
+
+// Tiles is the local chain as a log that anyone's tools read (c2sp.org/tlog-tiles).
+type Tiles interface {
+	// TreeSize is the number of committed entries; what is below it stays.
+	TreeSize(ctx context.Context) (uint64, error)
+	// ReadTile returns the first width hashes of a tile that the tree has, or
+	// more of them; the caller does not change them.
+	ReadTile(ctx context.Context, level int, index uint64, width int) ([]byte, error)
+	// Headers yields the encoded headers of [from, to), which the tree has,
+	// each valid until the next one; an error ends it.
+	Headers(ctx context.Context, from, to uint64) iter.Seq2[[]byte, error]
+	// Checkpoint returns the newest published signed note, nil where there is
+	// none. Its tree has at most TreeSize entries, asked for afterwards.
+	Checkpoint(ctx context.Context) ([]byte, error)
 }
 
 // Operator shows and changes the cluster.

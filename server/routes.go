@@ -50,6 +50,8 @@ func (s *Server) routes() http.Handler {
 		"GET /v1/lookup":             web.getLookup,
 		"GET /v1/head":               web.getHead,
 		"GET /v1/status":             web.getStatus,
+		"GET /checkpoint":            web.getCheckpoint,
+		"GET /tile/":                 web.getTile,
 	} {
 		private.Handle(pattern, s.metrics.route(pattern, web.serve(route)))
 	}

@@ -27,7 +27,7 @@ func formatError(format string, args ...any) error {
 type Checkpoint struct {
 	// Origin names the log, 1 to 255 bytes.
 	Origin string
-	// Size is the number of leaves, Root the RFC 6962 root over them.
+	// Size is the number of leaves, below 2^63, Root the RFC 6962 root over them.
 	Size uint64
 	Root chain.Hash
 	// Extensions are further lines, each of at least one byte. Ours have none.
@@ -60,6 +60,9 @@ func (c *Checkpoint) Validate() error {
 		case strings.ContainsFunc(line, func(r rune) bool { return r < ' ' }), !utf8.ValidString(line):
 			return formatError("line %q has control characters, or is not UTF-8", line)
 		}
+	}
+	if c.Size >= 1<<63 {
+		return formatError("size %d, want less than 2^63", c.Size)
 	}
 	if c.Size == 0 && c.Root != chain.EmptyRoot() {
 		return formatError("the empty tree has root %v", c.Root)

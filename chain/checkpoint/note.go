@@ -120,30 +120,36 @@ func newSignature(name, text string) (Signature, error) {
 // Verified is a genuine signature.
 type Verified struct {
 	Key Key
-	// Time is when it was made by its cosigner's clock, in Unix seconds; 0 of a log's.
+	// Time is when it was made by its cosigner's clock, in Unix seconds; of several the
+	// newest. It is 0 of a log's, and of an ML-DSA-44 cosigner that states that the tree
+	// is consistent, but not that it was the largest that it had seen.
 	Time uint64
 }
 
-// Verify returns the signatures of the given keys that the note has, in the order of
-// keys. One that is not genuine is an error, which wraps ErrSignature; those of other
-// keys are not looked at.
+// Verify returns the keys of the given ones that signed the note, in their order, each
+// once. A signature that is not genuine is an error, which wraps ErrSignature, also
+// where the same key has a genuine one; those of other keys are not looked at.
 func (n *Note) Verify(keys ...Key) ([]Verified, error) {
 	var out []Verified
 	text := n.Checkpoint.Text()
 	for _, k := range keys {
-		id := k.ID()
-		at := slices.IndexFunc(n.Signatures, func(s Signature) bool { return s.Name == k.Name && s.KeyID == id })
-		if at < 0 {
-			continue
-		}
 		if k.Type == Log && k.Name != n.Checkpoint.Origin {
 			continue // a log's key speaks for its own origin alone
 		}
-		time, ok := k.verify(text, &n.Checkpoint, n.Signatures[at].Bytes)
-		if !ok {
-			return nil, fmt.Errorf("checkpoint: %w: that of %s, key %08x", ErrSignature, k.Name, id)
+		id, signed, newest := k.ID(), false, uint64(0)
+		for _, s := range n.Signatures {
+			if s.Name != k.Name || s.KeyID != id {
+				continue
+			}
+			time, ok := k.verify(text, &n.Checkpoint, s.Bytes)
+			if !ok {
+				return nil, fmt.Errorf("checkpoint: %w: that of %s, key %08x", ErrSignature, k.Name, id)
+			}
+			signed, newest = true, max(newest, time)
 		}
-		out = append(out, Verified{Key: k, Time: time})
+		if signed {
+			out = append(out, Verified{Key: k, Time: newest})
+		}
 	}
 	return out, nil
 }

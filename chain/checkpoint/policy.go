@@ -32,7 +32,8 @@ type Policy struct {
 	Quorum string
 }
 
-// PolicyLog is a log, by a key of type Log. URL may be empty.
+// PolicyLog is a log, by a key of type Log or MLDSACosigner (tlog-checkpoint wants new
+// logs to sign with the latter) whose name is the log's origin. URL may be empty.
 type PolicyLog struct {
 	Key Key
 	URL string
@@ -112,8 +113,8 @@ func (p *policyReader) log(f []string) error {
 	switch {
 	case err != nil:
 		return err
-	case k.Type != Log:
-		return formatError("key %q has type 0x%02x, a log's has 0x01", k.Name, byte(k.Type))
+	case k.Type == Cosigner:
+		return formatError("key %q has type 0x04, a log's has 0x01 or 0x06", k.Name)
 	case slices.ContainsFunc(p.Logs, func(o PolicyLog) bool { return bytes.Equal(o.Key.Public, k.Public) }):
 		return formatError("log %q: its key is another log's", k.Name)
 	case len(p.Logs) == maxPolicyNames:
@@ -229,7 +230,9 @@ func (p *Policy) Verify(n *Note) (Judgement, error) {
 	var j Judgement
 	var keys []Key
 	for _, l := range p.Logs {
-		keys = append(keys, l.Key)
+		if l.Key.Name == n.Checkpoint.Origin {
+			keys = append(keys, l.Key)
+		}
 	}
 	signed, err := n.Verify(keys...)
 	if err != nil {

@@ -188,7 +188,18 @@ func (r *Receipt) Verify(policy *checkpoint.Policy) (*Proved, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proved{By: by, Hash: chain.HeaderHash(r.Header)}
+	p, err := r.entry()
+	if err != nil {
+		return nil, err
+	}
+	p.By = by
+	return p, nil
+}
+
+// entry decodes header and envelope, and holds them against the index and each other.
+func (r *Receipt) entry() (*Proved, error) {
+	p := &Proved{Hash: chain.HeaderHash(r.Header)}
+	var err error
 	if p.Header, err = chain.DecodeHeader(r.Header); err != nil {
 		return nil, fmt.Errorf("receipt: %w: %w", ErrEntry, err)
 	}

@@ -194,22 +194,26 @@ func (r *linesRun) acked(_ uint64, ack client.Ack, err error) error {
 	}
 	r.mu.Unlock()
 	var incomplete *client.IncompleteError
-	switch {
-	case err == nil && ack.Duplicate:
-		r.state.Duplicates++
-	case err == nil:
-		r.state.Sealed++
-	case errors.As(err, &incomplete) || api.CodeOf(err) == "":
+	if err != nil && (errors.As(err, &incomplete) || api.CodeOf(err) == "") {
 		return err
-	default:
+	}
+	// Told before it counts: what could not be told is told by the next run.
+	if err == nil && r.acks {
+		if err := r.accept(h.line, ack); err != nil {
+			return err
+		}
+	}
+	switch {
+	case err != nil:
 		r.state.Refused++
 		r.refuse(h.line, err)
+	case ack.Duplicate:
+		r.state.Duplicates++
+	default:
+		r.state.Sealed++
 	}
 	r.state.Done++
 	r.state.LastID = h.id
-	if err == nil && r.acks {
-		return r.accept(h.line, ack)
-	}
 	return nil
 }
 

@@ -22,6 +22,8 @@ type Node struct {
 	hooks  Hooks
 	status server.Status
 	calls  []string
+	// checkpoint is the published one.
+	checkpoint []byte
 }
 
 // Hooks make a Node misbehave. They are called without locks.
@@ -258,6 +260,53 @@ func (n *Node) RootAt(_ context.Context, size uint64) (chain.Hash, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return root(l.leaves[:size]), nil
+}
+
+// TreeSize implements server.Tiles.
+func (n *Node) TreeSize(context.Context) (uint64, error) {
+	n.ledger.mu.Lock()
+	defer n.ledger.mu.Unlock()
+	return n.ledger.head.Size, nil
+}
+
+// ReadTile implements server.Tiles.
+func (n *Node) ReadTile(_ context.Context, level int, index uint64, width int) ([]byte, error) {
+	n.ledger.mu.Lock()
+	defer n.ledger.mu.Unlock()
+	var tile []byte
+	for i := range uint64(width) {
+		span := uint64(1) << (chain.TileHeight * level)
+		first := (index*chain.TileWidth + i) * span
+		h := root(n.ledger.leaves[first : first+span])
+		tile = append(tile, h[:]...)
+	}
+	return tile, nil
+}
+
+// Headers implements server.Tiles.
+func (n *Node) Headers(_ context.Context, from, to uint64) iter.Seq2[[]byte, error] {
+	records := n.ledger.Records()[from:to]
+	return func(yield func([]byte, error) bool) {
+		for _, r := range records {
+			if !yield(r.Header, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Checkpoint implements server.Tiles: what Publish set.
+func (n *Node) Checkpoint(context.Context) ([]byte, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.checkpoint, nil
+}
+
+// Publish sets the published checkpoint.
+func (n *Node) Publish(note []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.checkpoint = note
 }
 
 // Status implements server.Operator.
