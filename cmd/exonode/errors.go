@@ -147,6 +147,7 @@ var known = []struct {
 	{node.ErrOlderEpoch, codeOlderEpoch, ""},
 	{fsm.ErrNotRecoverable, codeNoRecovery, "`exonode cluster recover` is for a stopped node that is a member by its own account"},
 	{raftstore.ErrBackend, codeRaftBackend, ""},
+	{raftstore.ErrDamaged, codeCorrupt, "where the others go on, take this node out (`exonode cluster remove`), empty its data directory, and let it join again"},
 	{ledger.ErrNotExist, codeNoLedger, ""},
 	{ledger.ErrForeign, codeForeignData, ""},
 	{ledger.ErrNewer, codeNewerData, ""},
