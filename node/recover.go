@@ -158,7 +158,7 @@ func openSurvivor(cfg RecoverConfig) (_ *survivor, err error) {
 	if s.dir, err = openDataDir(cfg.DataDir, genesis); err != nil {
 		return nil, err
 	}
-	for _, step := range []func() error{s.openStores, s.readDecision, s.openState} {
+	for _, step := range []func() error{s.openStores, s.readDecision, s.mend, s.decide, s.openState} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -194,12 +194,12 @@ func (s *survivor) openStores() (err error) {
 	return s.openLedger()
 }
 
-// readDecision reads the decision of an interrupted attempt, or makes one.
+// readDecision reads the decision of an interrupted attempt, if there was one.
 func (s *survivor) readDecision() error {
 	b, err := os.ReadFile(s.dir.sub(recoveryFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return s.decide()
+		return nil
 	case err != nil:
 		return accessError(s.dir.path, err)
 	}
@@ -213,7 +213,25 @@ func (s *survivor) readDecision() error {
 	return nil
 }
 
+// mend does what a start of the node would do between raft's stores and the ledger. It
+// may drop a log that goes on from nothing, so that nothing is decided before.
+func (s *survivor) mend() error {
+	if s.begun && s.sealed() {
+		return nil // the steps that are left do it
+	}
+	if err := s.checkBoot(); err != nil {
+		return err
+	}
+	state, err := s.stores.State()
+	s.state = state
+	return err
+}
+
+// decide makes the decision, where no earlier attempt did.
 func (s *survivor) decide() error {
+	if s.begun {
+		return nil
+	}
 	incarnation, err := transport.NewIncarnation()
 	if err != nil {
 		return err
@@ -244,22 +262,10 @@ func (s *survivor) end() (index, term uint64, err error) {
 	return last.Index, last.Term, nil
 }
 
-// sealed reports whether the ledger has the new epoch.
+// sealed reports whether the ledger has the epoch that was decided.
 func (s *survivor) sealed() bool { return s.ledger.Meta().RaftEpoch == s.decision.RaftEpoch }
 
-// openState opens the state machine over what a start of the node would find good.
 func (s *survivor) openState() error {
-	if !s.sealed() {
-		if err := s.checkBoot(); err != nil {
-			return err
-		}
-		// Which may have dropped a log that goes on from nothing.
-		state, err := s.stores.State()
-		if err != nil {
-			return err
-		}
-		s.state = state
-	}
 	id, err := s.chainID()
 	if err != nil {
 		return err
