@@ -51,7 +51,13 @@ type RecoveryPlan struct {
 	Applied  uint64 `json:"applied_index"`
 	Replay   uint64 `json:"replay"`
 	Commands uint64 `json:"commands"`
-	// Lost are the nodes that are given up, sorted by id.
+	// Staged counts entries beyond Entries that the node had fetched and not made its
+	// own when it stopped: it was catching up. Others acknowledged them, and they are
+	// not kept, but for those that raft's log has here as well. Prefer a survivor
+	// that has them in its ledger.
+	Staged uint64 `json:"staged"`
+	// Lost are the nodes that are given up, sorted by id; none where the node is its
+	// cluster's only one, and can serve as it is.
 	Lost []LostNode `json:"lost"`
 	// Epoch is the one that begins.
 	Epoch uint64 `json:"epoch"`
@@ -78,7 +84,7 @@ func PlanRecovery(cfg RecoverConfig) (plan RecoveryPlan, err error) {
 }
 
 // Recover makes the stopped node of a data directory all that is left of its cluster:
-// it applies all that raft's log has, seals with which entry a new epoch begins, and
+// it applies all that raft's log has, drops what is staged, seals with which entry a new epoch begins, and
 // leaves the node as the one voter, under a new incarnation. Errors wrap
 // fsm.ErrNotRecoverable, or say what is wrong with the directory; a directory in use
 // is ErrDataInUse.
@@ -336,6 +342,7 @@ func (s *survivor) plan() (RecoveryPlan, error) {
 		p.Epoch = v.Epoch()
 		return p, nil
 	}
+	p.Staged = s.ledger.Staged().Size - p.Entries
 	members := v.Configuration()
 	err := s.behind(func(l *raft.Log) (err error) {
 		p.Replay++

@@ -389,3 +389,71 @@ func leaveOldLog(t *testing.T, dir string) (index, term uint64) {
 	}
 	return st.SnapshotIndex, st.SnapshotTerm
 }
+
+// TestRecoverNamesStaged: a survivor that was catching up says how many entries it
+// fetched and does not keep.
+func TestRecoverNamesStaged(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	n := startCluster(t, gates.Development, 1, nil)[0]
+	if _, err := n.append(ctx, event("test:both", 1)); err != nil {
+		t.Fatal(err)
+	}
+	n.stop(t)
+	behind := filepath.Join(t.TempDir(), "behind")
+	copyTree(t, behind, n.cfg.DataDir)
+	n = n.again()
+	for i := range 20 {
+		if _, err := n.append(ctx, event("test:fetched", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.stop(t)
+	staged := stageFrom(t, filepath.Join(behind, "ledger"), filepath.Join(n.cfg.DataDir, "ledger"))
+	cfg := node.RecoverConfig{DataDir: behind}
+	for _, do := range []func(node.RecoverConfig) (node.RecoveryPlan, error){node.PlanRecovery, node.Recover} {
+		if plan, err := do(cfg); err != nil || plan.Staged != staged || staged < 20 {
+			t.Errorf("%d of %d staged entries are named: %v", plan.Staged, staged, err)
+		}
+	}
+	if plan, err := node.PlanRecovery(cfg); err != nil || plan.Staged != 0 || len(plan.Lost) != 0 {
+		t.Errorf("afterwards: %+v, %v", plan, err)
+	}
+}
+
+// stageFrom stages, in a stopped node's ledger, the entries that another one has more,
+// and returns how many.
+func stageFrom(t *testing.T, behind, ahead string) uint64 {
+	t.Helper()
+	from, err := ledger.Open(ahead, ledger.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	to, err := ledger.Open(behind, ledger.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	u := new(chain.Update)
+	for seq := to.Meta().Head.Size; seq < from.Meta().Head.Size; seq++ {
+		rec, err := from.Record(seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := chain.DecodeHeader(rec.Header)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.Entries = append(u.Entries, chain.Sealing{
+			Record: rec, Hash: chain.HeaderHash(rec.Header), Time: h.Time, Key: h.Key(), Kind: h.Kind, Principal: h.Principal,
+		})
+	}
+	if err := to.Stage(u); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.FlushStaging(); err != nil {
+		t.Fatal(err)
+	}
+	return uint64(len(u.Entries))
+}
