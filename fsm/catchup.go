@@ -54,6 +54,9 @@ type Catchup struct {
 	fold progress
 	// unexplained counts vain attempts of explain.
 	unexplained int
+	// stray is the staged head that the last fetched entry without a link did not
+	// link to.
+	stray chain.Head
 }
 
 // NewCatchup returns the runner for a state machine; there is one for each.
@@ -270,8 +273,12 @@ func (c *Catchup) fetch(ctx context.Context, to uint64) error {
 			err = chunk.add(&record)
 		}
 		if err != nil {
+			err = fmt.Errorf("fsm: fetch entry %d: %w", chunk.head.Size, err)
+			if errors.Is(err, errUnlinked) && chunk.head == c.at {
+				return errors.Join(err, c.strayed())
+			}
 			// What came before is good.
-			return errors.Join(chunk.stage(), fmt.Errorf("fsm: fetch entry %d: %w", chunk.head.Size, err))
+			return errors.Join(chunk.stage(), err)
 		}
 		if chunk.head.Size == to {
 			break
@@ -289,6 +296,29 @@ func (c *Catchup) fetch(ctx context.Context, to uint64) error {
 		return fmt.Errorf("fsm: fetch ended at entry %d of %d", c.at.Size, to)
 	}
 	return nil
+}
+
+// strayed drops what is staged once two attempts in a row found that a peer's chain does
+// not go on from it: it may be of a chain that a recovery from lost quorum ended, and
+// would be in the way for ever. Not at the first time: an attempt goes to another peer
+// than the one before, so that one that lies does not throw back a node that others
+// bring on.
+func (c *Catchup) strayed() error {
+	if c.stray != c.at {
+		c.stray = c.at
+		return nil
+	}
+	return c.locked(func() error {
+		staging := c.fsm.cfg.Staging
+		if staging.Staged() != c.at || c.at == c.fsm.view.Load().meta.Head {
+			return nil
+		}
+		c.logger.Warn("dropping staged entries that the peers' chain does not go on from", "entries", c.at.Size)
+		if err := staging.DropStaging(); err != nil {
+			return &fatalError{fmt.Errorf("fsm: drop staging: %w", err)}
+		}
+		return nil
+	})
 }
 
 // chunk is a run of verified entries that are not staged yet.

@@ -281,6 +281,92 @@ func TestCatchUpWithAnotherChainIsDropped(t *testing.T) {
 	restore(t, r, leader, manifest)
 }
 
+// forked returns a joiner that staged a chain which a recovery then ended, and the
+// survivor, whose chain is another and longer one.
+func forked(t *testing.T) (joiner, survivor *replica, h *history) {
+	t.Helper()
+	survivor, h = cluster3(t)
+	lost := newReplica(t, ledgertest.NewMemory())
+	lost.fetcher.peer = survivor.store
+	if !installed(lost, survivor.snapshot(), h.index) {
+		t.Fatal("not installed")
+	}
+	how := h.recovery("")
+	h.index-- // what the lost majority committed meanwhile
+	lost.results(h.batch(lost.View().Revision(), h.event("acknowledged", "{}"), h.event("both", "{}"), h.event("three", "{}")))
+	joiner, _ = follower(t, lost, h)
+	catchUp(joiner)
+	survivor.recover(how)
+	h.index = how.Index
+	grow(survivor, h, 20)
+	joiner.fetcher.peer = survivor.store
+	return joiner, survivor, h
+}
+
+// TestCatchUpDropsWhatARecoveryEnded: a node that was still joining gets in.
+func TestCatchUpDropsWhatARecoveryEnded(t *testing.T) {
+	for name, aim := range map[string]func(t *testing.T, joiner, survivor *replica, index uint64){
+		"manifest": func(t *testing.T, joiner, survivor *replica, index uint64) {
+			if got, err := install(joiner, survivor.snapshot(), index); got != fsm.NotReady || err == nil {
+				t.Fatalf("admit: %v %v", got, err)
+			}
+		},
+		"prefetch": func(t *testing.T, joiner, survivor *replica, _ uint64) {
+			ctx, cancel := context.WithCancel(testContext)
+			go joiner.catchup.Prefetch(ctx, survivor.store.Meta().Head)
+			t.Cleanup(cancel)
+			synctest.Wait()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				joiner, survivor, h := forked(t)
+				aim(t, joiner, survivor, h.index)
+				staged := joiner.store.Staged().Size
+				for i, left := range []uint64{staged, 0} {
+					if err := joiner.catchup.Attempt(testContext); err == nil || joiner.fatal != nil {
+						t.Fatalf("attempt %d: %v, fatal %v", i, err, joiner.fatal)
+					}
+					if got := joiner.store.Staged().Size; got != left {
+						t.Fatalf("attempt %d: %d entries are staged, want %d", i, got, left)
+					}
+				}
+				catchUp(joiner)
+				manifest := survivor.snapshot()
+				if got, err := install(joiner, manifest, h.index); got != fsm.ReadyToInstall {
+					t.Fatalf("admit: %v %v", got, err)
+				}
+				restore(t, joiner, survivor, manifest)
+			})
+		})
+	}
+}
+
+// TestCatchUpKeepsWhatOnePeerDenies: a peer that lies, between others that do not, takes
+// nothing away.
+func TestCatchUpKeepsWhatOnePeerDenies(t *testing.T) {
+	leader, h := begun(t, gates.Development)
+	grow(leader, h, 30)
+	r, manifest := follower(t, leader, h)
+	for size := uint64(5); size < 30; size += 5 {
+		r.fetcher.change = func(rec *chain.Record) {
+			if rec.Sequence == size {
+				rec.Header = []byte("garbage")
+			}
+		}
+		if err := r.catchup.Attempt(testContext); err == nil || r.store.Staged().Size != size {
+			t.Fatalf("%d entries are staged, want %d: %v", r.store.Staged().Size, size, err)
+		}
+		r.fetcher.change = func(rec *chain.Record) { forge(rec, func(h *chain.Header) { h.Previous[0]++ }) }
+		if err := r.catchup.Attempt(testContext); err == nil || r.store.Staged().Size != size {
+			t.Fatalf("after a lie %d entries are staged, want %d: %v", r.store.Staged().Size, size, err)
+		}
+	}
+	r.fetcher.change = nil
+	catchUp(r)
+	restore(t, r, leader, manifest)
+}
+
 // A manifest whose root or state is not that of its head.
 func TestCatchUpWithAForgedManifest(t *testing.T) {
 	for name, change := range map[string]func(m *fsm.Manifest, earlier []byte){

@@ -18,6 +18,9 @@ type checkedEntry struct {
 	lacks bool
 }
 
+// errUnlinked: the entry goes on from another one than the chain so far ends with.
+var errUnlinked = errors.New("it does not link to the entry before it")
+
 // checkRecord checks an entry against the chain so far.
 func checkRecord(r *chain.Record, id chain.ID, prev chain.Head, epoch uint64) (e checkedEntry, err error) {
 	if r.Sequence != prev.Size {
@@ -35,7 +38,7 @@ func checkRecord(r *chain.Record, id chain.ID, prev chain.Head, epoch uint64) (e
 	case h.Sequence != prev.Size:
 		return e, fmt.Errorf("its header says entry %d", h.Sequence)
 	case h.Previous != prev.Hash:
-		return e, fmt.Errorf("links to %v, the entry before it is %v", h.Previous, prev.Hash)
+		return e, fmt.Errorf("%w: it names %v, the entry before it is %v", errUnlinked, h.Previous, prev.Hash)
 	case h.Time <= prev.Time:
 		return e, fmt.Errorf("its time %d is not after %d", h.Time, prev.Time)
 	case genesis != (prev.Size == 0):

@@ -51,7 +51,13 @@ type RecoveryPlan struct {
 	Applied  uint64 `json:"applied_index"`
 	Replay   uint64 `json:"replay"`
 	Commands uint64 `json:"commands"`
-	// Lost are the nodes that are given up, sorted by id.
+	// Staged counts entries beyond Entries that the node had fetched and not made its
+	// own when it stopped: it was catching up. Others acknowledged them, and they are
+	// not kept, but for those that raft's log has here as well. Prefer a survivor
+	// that has them in its ledger.
+	Staged uint64 `json:"staged"`
+	// Lost are the nodes that are given up, sorted by id; none where the node is its
+	// cluster's only one, and can serve as it is.
 	Lost []LostNode `json:"lost"`
 	// Epoch is the one that begins.
 	Epoch uint64 `json:"epoch"`
@@ -78,7 +84,7 @@ func PlanRecovery(cfg RecoverConfig) (plan RecoveryPlan, err error) {
 }
 
 // Recover makes the stopped node of a data directory all that is left of its cluster:
-// it applies all that raft's log has, seals with which entry a new epoch begins, and
+// it applies all that raft's log has, drops what is staged, seals with which entry a new epoch begins, and
 // leaves the node as the one voter, under a new incarnation. Errors wrap
 // fsm.ErrNotRecoverable, or say what is wrong with the directory; a directory in use
 // is ErrDataInUse.
@@ -158,7 +164,7 @@ func openSurvivor(cfg RecoverConfig) (_ *survivor, err error) {
 	if s.dir, err = openDataDir(cfg.DataDir, genesis); err != nil {
 		return nil, err
 	}
-	for _, step := range []func() error{s.openStores, s.readDecision, s.openState} {
+	for _, step := range []func() error{s.openStores, s.readDecision, s.mend, s.decide, s.openState} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -194,12 +200,12 @@ func (s *survivor) openStores() (err error) {
 	return s.openLedger()
 }
 
-// readDecision reads the decision of an interrupted attempt, or makes one.
+// readDecision reads the decision of an interrupted attempt, if there was one.
 func (s *survivor) readDecision() error {
 	b, err := os.ReadFile(s.dir.sub(recoveryFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return s.decide()
+		return nil
 	case err != nil:
 		return accessError(s.dir.path, err)
 	}
@@ -213,7 +219,25 @@ func (s *survivor) readDecision() error {
 	return nil
 }
 
+// mend does what a start of the node would do between raft's stores and the ledger. It
+// may drop a log that goes on from nothing, so that nothing is decided before.
+func (s *survivor) mend() error {
+	if s.begun && s.sealed() {
+		return nil // the steps that are left do it
+	}
+	if err := s.checkBoot(); err != nil {
+		return err
+	}
+	state, err := s.stores.State()
+	s.state = state
+	return err
+}
+
+// decide makes the decision, where no earlier attempt did.
 func (s *survivor) decide() error {
+	if s.begun {
+		return nil
+	}
 	incarnation, err := transport.NewIncarnation()
 	if err != nil {
 		return err
@@ -244,22 +268,10 @@ func (s *survivor) end() (index, term uint64, err error) {
 	return last.Index, last.Term, nil
 }
 
-// sealed reports whether the ledger has the new epoch.
+// sealed reports whether the ledger has the epoch that was decided.
 func (s *survivor) sealed() bool { return s.ledger.Meta().RaftEpoch == s.decision.RaftEpoch }
 
-// openState opens the state machine over what a start of the node would find good.
 func (s *survivor) openState() error {
-	if !s.sealed() {
-		if err := s.checkBoot(); err != nil {
-			return err
-		}
-		// Which may have dropped a log that goes on from nothing.
-		state, err := s.stores.State()
-		if err != nil {
-			return err
-		}
-		s.state = state
-	}
 	id, err := s.chainID()
 	if err != nil {
 		return err
@@ -330,6 +342,7 @@ func (s *survivor) plan() (RecoveryPlan, error) {
 		p.Epoch = v.Epoch()
 		return p, nil
 	}
+	p.Staged = s.ledger.Staged().Size - p.Entries
 	members := v.Configuration()
 	err := s.behind(func(l *raft.Log) (err error) {
 		p.Replay++

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/raft"
 
 	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/fsm"
@@ -337,4 +338,128 @@ func TestRecoverRefuses(t *testing.T) {
 	if _, err := node.Recover(node.RecoverConfig{DataDir: t.TempDir()}); !errors.Is(err, node.ErrForeignData) {
 		t.Errorf("an empty directory: %v", err)
 	}
+}
+
+// TestRecoverMendsFirst: a log that goes on from nothing, which a crash between an
+// install's manifest and the removal of that log leaves, has no say in where the log
+// ends, and is not what the next epoch begins behind.
+func TestRecoverMendsFirst(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	n := startCluster(t, gates.Development, 1, nil)[0]
+	for i := range 40 {
+		if _, err := n.append(ctx, event("test", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.stop(t)
+	// Leaves a manifest of all that is applied, and no log.
+	cfg := node.RecoverConfig{DataDir: n.cfg.DataDir}
+	if _, err := node.Recover(cfg); err != nil {
+		t.Fatal(err)
+	}
+	index, term := leaveOldLog(t, filepath.Join(n.cfg.DataDir, "raft"))
+	for _, do := range []func(node.RecoverConfig) (node.RecoveryPlan, error){node.PlanRecovery, node.PlanRecovery, node.Recover} {
+		plan, err := do(cfg)
+		if err != nil || plan.LastIndex != index || plan.LastTerm != term || plan.Replay != 0 {
+			t.Errorf("ends at (%d, %d), want (%d, %d), replays %d; %v", plan.LastTerm, plan.LastIndex, term, index, plan.Replay, err)
+		}
+		if t.Failed() {
+			return // the first one mends
+		}
+	}
+	if _, err := n.again().append(ctx, event("test:again", 1)); err != nil {
+		t.Error(err)
+	}
+}
+
+// leaveOldLog writes a log of an older term than the manifest's, which reaches beyond
+// it, and returns where the manifest is.
+func leaveOldLog(t *testing.T, dir string) (index, term uint64) {
+	t.Helper()
+	s, err := raftstore.Open(raftstore.Config{Dir: dir, Backend: raftstore.WAL, WriteTimeout: time.Minute, Fatal: func(error) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	st, err := s.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var logs []*raft.Log
+	for i := st.SnapshotIndex - 5; i <= st.SnapshotIndex+400; i++ {
+		logs = append(logs, &raft.Log{Index: i, Term: st.SnapshotTerm - 1, Type: raft.LogNoop})
+	}
+	if err := s.Log.StoreLogs(logs); err != nil {
+		t.Fatal(err)
+	}
+	return st.SnapshotIndex, st.SnapshotTerm
+}
+
+// TestRecoverNamesStaged: a survivor that was catching up says how many entries it
+// fetched and does not keep.
+func TestRecoverNamesStaged(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	n := startCluster(t, gates.Development, 1, nil)[0]
+	if _, err := n.append(ctx, event("test:both", 1)); err != nil {
+		t.Fatal(err)
+	}
+	n.stop(t)
+	behind := filepath.Join(t.TempDir(), "behind")
+	copyTree(t, behind, n.cfg.DataDir)
+	n = n.again()
+	for i := range 20 {
+		if _, err := n.append(ctx, event("test:fetched", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.stop(t)
+	staged := stageFrom(t, filepath.Join(behind, "ledger"), filepath.Join(n.cfg.DataDir, "ledger"))
+	cfg := node.RecoverConfig{DataDir: behind}
+	for _, do := range []func(node.RecoverConfig) (node.RecoveryPlan, error){node.PlanRecovery, node.Recover} {
+		if plan, err := do(cfg); err != nil || plan.Staged != staged || staged < 20 {
+			t.Errorf("%d of %d staged entries are named: %v", plan.Staged, staged, err)
+		}
+	}
+	if plan, err := node.PlanRecovery(cfg); err != nil || plan.Staged != 0 || len(plan.Lost) != 0 {
+		t.Errorf("afterwards: %+v, %v", plan, err)
+	}
+}
+
+// stageFrom stages, in a stopped node's ledger, the entries that another one has more,
+// and returns how many.
+func stageFrom(t *testing.T, behind, ahead string) uint64 {
+	t.Helper()
+	from, err := ledger.Open(ahead, ledger.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	to, err := ledger.Open(behind, ledger.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	u := new(chain.Update)
+	for seq := to.Meta().Head.Size; seq < from.Meta().Head.Size; seq++ {
+		rec, err := from.Record(seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := chain.DecodeHeader(rec.Header)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.Entries = append(u.Entries, chain.Sealing{
+			Record: rec, Hash: chain.HeaderHash(rec.Header), Time: h.Time, Key: h.Key(), Kind: h.Kind, Principal: h.Principal,
+		})
+	}
+	if err := to.Stage(u); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.FlushStaging(); err != nil {
+		t.Fatal(err)
+	}
+	return uint64(len(u.Entries))
 }

@@ -70,6 +70,9 @@ func (v *recoveryView) print(w io.Writer, data string) error {
 		v.NodeID, v.Entries, v.Hash, v.LastTerm, v.LastIndex)
 	fmt.Fprintf(&b, "to apply  %d of the log behind index %d, of which %d carry events that may or may not have been acknowledged\n",
 		v.Replay, v.Applied, v.Commands)
+	if v.Staged > 0 {
+		fmt.Fprintf(&b, "not kept  %d entries that it had fetched from others, and not made its own, when it stopped\n", v.Staged)
+	}
 	lost := make([]string, len(v.Lost))
 	for i, n := range v.Lost {
 		lost[i] = strings.TrimSpace(n.Name + " " + n.NodeID)
@@ -77,6 +80,12 @@ func (v *recoveryView) print(w io.Writer, data string) error {
 	fmt.Fprintf(&b, "given up  %s\nepoch     %d\n", orDash(strings.Join(lost, ", ")), v.Epoch)
 	if v.Resumed {
 		b.WriteString("\nAn earlier attempt was interrupted; this ends it, with the reason given then.\n")
+	}
+	if len(v.Lost) == 0 && !v.Resumed && !v.Done {
+		b.WriteString("\nNothing is given up; the cluster can serve as it is: start the node. Another recovery\nonly begins another epoch.\n")
+	}
+	if v.Staged > 0 && !v.Done {
+		b.WriteString("\nThis node was catching up, and others acknowledged what it would not keep. Prefer a\nsurvivor whose ledger has those entries. If any of the others can still run, start\nthis one with them once more, so that it catches up.\n")
 	}
 	if v.Done {
 		b.WriteString("\nDone. Start the node as usual; it serves alone. Others join it with empty data\ndirectories. The nodes that were given up must not run with their old ones.\n")
