@@ -22,7 +22,7 @@ SIMDIR ?= $(or $(wildcard /dev/shm),$(TMPDIR),/tmp)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: all build demo test race lint generate generate-check wasm fuzz sim sim-planted bench crash e2e-long interop planted chaos netns clean help
+.PHONY: all build demo test race lint generate generate-check wasm fuzz sim traps sim-planted bench crash e2e-long interop planted chaos netns clean help
 
 all: build
 
@@ -67,6 +67,9 @@ bench: build ## throughput and latency of three node processes, beside the machi
 
 sim: ## clusters in bubbles, under seeded faults (SEEDS=1-100 LENGTH=2m PACE=2s THINK=500ms FAULTS=pause,crash ARGS=-trace)
 	cd test/sim && TMPDIR=$(SIMDIR) $(GO) test -count=1 -timeout 0 -run 'TestSim$$' -args -seeds=$(SEEDS) -length=$(LENGTH) -pace=$(PACE) -think=$(THINK) -faults=$(FAULTS) $(ARGS)
+
+traps: ## known traps of the parts we use, with our fixes and without
+	cd test/sim && TMPDIR=$(SIMDIR) $(GO) test -count=1 -timeout 20m -run TestTrap -v . -args -before
 
 sim-planted: ## bugs planted in the binary, which the simulation must find (those of the watch stand above it)
 	cd test/sim && $(GO) test -c -tags planted -o $(SIMDIR)/exonode-sim-planted . && for bug in $(BUGS); do \

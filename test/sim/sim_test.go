@@ -25,6 +25,7 @@ var (
 	think   = flag.Duration("think", 0, "mean time between two operations of a client (default 500ms)")
 	kindsOf = flag.String("faults", "", "kinds of faults, separated by commas (default all)")
 	nodeLog = flag.Bool("nodelog", false, "show what nodes log")
+	before  = flag.Bool("before", false, "run the known traps without our fixes as well, and want the harm")
 	trace   = flag.Bool("trace", false, "show faults and operations")
 )
 
