@@ -127,6 +127,9 @@ func TestTrap(t *testing.T) {
 	if *seeds != "" {
 		t.Skip("TestSim runs")
 	}
+	if testing.Short() {
+		t.Skip("a minute of two cores under the race detector")
+	}
 	for _, trap := range traps {
 		t.Run(trap.name, func(t *testing.T) {
 			t.Parallel()
