@@ -73,7 +73,7 @@ traps: ## known traps of the parts we use, with our fixes and without
 
 sim-planted: ## bugs planted in the binary, which the simulation must find (those of the watch stand above it)
 	cd test/sim && $(GO) test -c -tags planted -o $(SIMDIR)/exonode-sim-planted . && for bug in $(BUGS); do \
-		EXONODE_PLANTED=$$bug TMPDIR=$(SIMDIR) $(SIMDIR)/exonode-sim-planted -test.run 'TestPlanted$$' -test.v | grep planted: || { echo "$$bug is not found"; exit 1; }; done; \
+		EXONODE_PLANTED=$$bug TMPDIR=$(SIMDIR) $(SIMDIR)/exonode-sim-planted -test.run 'TestPlanted$$' -test.v | grep 'is found by' || { echo "$$bug is not found"; exit 1; }; done; \
 		rm $(SIMDIR)/exonode-sim-planted
 
 crash: ## power cuts beneath raft's stores, CRASHES=20 seeds of them (strace)

@@ -1,16 +1,12 @@
 package chaos
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -19,7 +15,6 @@ import (
 	"github.com/exonode/exonode/chaos/history"
 	"github.com/exonode/exonode/chaos/lab"
 	"github.com/exonode/exonode/client"
-	"github.com/exonode/exonode/faults"
 )
 
 // Controller carries actions out on a lab. Its methods are safe for concurrent use;
@@ -298,143 +293,6 @@ func (c *Controller) status(ctx context.Context, n lab.Node) (client.Status, err
 		return client.Status{}, err
 	}
 	return r.Status(ctx)
-}
-
-// plan has each node know what is wrong with it.
-func (c *Controller) plan(ctx context.Context) error {
-	return errors.Join(c.write(), c.tell(ctx, nil))
-}
-
-// write writes what is wrong with each node, for when it starts.
-func (c *Controller) write() error {
-	var errs []error
-	for _, n := range c.lab.Nodes() {
-		errs = append(errs, c.lab.WritePlan(n.Name, c.planOf(n.Name)))
-	}
-	return errors.Join(errs...)
-}
-
-// tell tells each node that runs what is wrong with it, but those that have just started:
-// they read it.
-func (c *Controller) tell(ctx context.Context, started []string) error {
-	nodes := c.lab.Nodes()
-	errs := make([]error, len(nodes))
-	var telling sync.WaitGroup
-	for i, n := range nodes {
-		if !c.lab.Running(n.Name) || c.paused(n.Name) || slices.Contains(started, n.Name) {
-			continue
-		}
-		p := c.planOf(n.Name)
-		telling.Go(func() {
-			if err := putPlan(ctx, n.Chaos, p); err != nil && c.lab.Running(n.Name) {
-				errs[i] = fmt.Errorf("tell %s what is wrong with it: %w", n.Name, err)
-			}
-		})
-	}
-	telling.Wait()
-	return errors.Join(errs...)
-}
-
-func (c *Controller) paused(name string) bool {
-	return slices.ContainsFunc(c.active, func(a *Active) bool { return a.Verb == "pause" && slices.Contains(a.Nodes, name) })
-}
-
-// planOf is everything that is wrong at a node: the sum of all actions.
-func (c *Controller) planOf(name string) faults.Plan {
-	p := faults.Plan{Links: make(map[string]faults.Link)}
-	for _, a := range c.active {
-		for _, other := range c.Names() {
-			id := c.ids[other]
-			if other == name || id == "" {
-				continue
-			}
-			l := p.Links[id]
-			if a.concerns(name, other) {
-				l = worse(l, a.link())
-			}
-			if a.Verb == "oneway" && a.concerns(other, name) {
-				l.Deaf = true
-			}
-			if l != (faults.Link{}) {
-				p.Links[id] = l
-			}
-		}
-		if !slices.Contains(a.Nodes, name) {
-			continue
-		}
-		switch a.Verb {
-		case "disk":
-			p.Disk = a.disk()
-		case "clock":
-			p.Clock.Offset = faults.Duration(a.Offset)
-		case "crash":
-			p.Crash = faults.Crash{Point: a.Point, After: a.After}
-		}
-	}
-	return p
-}
-
-// concerns reports whether an action is about what one node sends to another.
-func (a *Active) concerns(from, to string) bool {
-	in := func(i int, name string) bool { return slices.Contains(a.groups[i], name) }
-	switch a.Verb {
-	case "partition":
-		// Who is in no group is cut from nobody.
-		at := func(name string) int {
-			return slices.IndexFunc(a.groups, func(g []string) bool { return slices.Contains(g, name) })
-		}
-		return at(from) >= 0 && at(to) >= 0 && at(from) != at(to)
-	case "oneway":
-		return in(0, from) && in(1, to)
-	case "isolate", "slow", "drop", "reorder", "throttle":
-		return in(0, from) || in(0, to)
-	}
-	return false
-}
-
-// worse is a link with two faults.
-func worse(a, b faults.Link) faults.Link {
-	a.Cut, a.Deaf = a.Cut || b.Cut, a.Deaf || b.Deaf
-	a.Delay, a.Jitter = max(a.Delay, b.Delay), max(a.Jitter, b.Jitter)
-	a.Drop, a.Reorder = max(a.Drop, b.Drop), max(a.Reorder, b.Reorder)
-	if b.Rate > 0 && (a.Rate == 0 || b.Rate < a.Rate) {
-		a.Rate = b.Rate
-	}
-	return a
-}
-
-// tellLimit is how long a node may take to take its plan: one that was just started on a
-// busy machine has yet to listen.
-const tellLimit = 15 * time.Second
-
-// putPlan replaces a node's plan.
-func putPlan(ctx context.Context, addr string, p faults.Plan) error {
-	ctx, cancel := context.WithTimeout(ctx, tellLimit)
-	defer cancel()
-	b, err := json.Marshal(p)
-	if err != nil {
-		return err
-	}
-	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://"+addr+"/plan", bytes.NewReader(b))
-		if err != nil {
-			return err
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err == nil {
-			text, rerr := io.ReadAll(io.LimitReader(resp.Body, 4096))
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusNoContent {
-				return nil
-			}
-			return errors.Join(rerr, fmt.Errorf("%s: %s", resp.Status, strings.TrimSpace(string(text))))
-		}
-		select { // it may be about to listen
-		case <-ctx.Done():
-			return err
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
 }
 
 // resolve finds whom an action's selectors mean now.

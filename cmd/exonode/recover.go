@@ -4,11 +4,15 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"github.com/exonode/exonode/node"
 )
+
+// maxReason is the most bytes of a recovery's reason: a sentence or two.
+const maxReason = 1000
 
 func (a *app) recoverCommand() *cobra.Command {
 	var cfg node.RecoverConfig
@@ -17,7 +21,8 @@ func (a *app) recoverCommand() *cobra.Command {
 		Use:   "recover",
 		Short: "Go on alone with a stopped node, after the quorum was lost for good",
 		Long: `Make a stopped node all that is left of its cluster, after more than half of the
-voters were lost for good. Without --yes it says what it would do, and does nothing.
+voters were lost for good. Without --yes it says what it would do, and changes nothing
+but what a start of the node would mend.
 
 Of several survivors take the one whose log ends with the greatest term, and among
 those with the greatest index: it has all that any of them has. Run the command
@@ -37,6 +42,9 @@ If it is interrupted, run it again: until it is done, no node starts on the dire
 		RunE: func(*cobra.Command, []string) error {
 			if cfg.DataDir == "" {
 				return usagef("--data is missing: name the survivor's data directory")
+			}
+			if n := len(cfg.Reason); n > maxReason || !utf8.ValidString(cfg.Reason) {
+				return usagef("--reason: want text of at most %d bytes", maxReason)
 			}
 			do := node.PlanRecovery
 			if yes {
