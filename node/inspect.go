@@ -60,6 +60,10 @@ func ReadLogAhead(path string, applied uint64) (ahead LogAhead, err error) {
 		return ahead, err
 	}
 	defer func() { err = errors.Join(err, closeLog()) }()
+	key, err := raftstore.LoadKey(filepath.Join(path, "raft"))
+	if err != nil {
+		return ahead, fmt.Errorf("read raft's log: %w", err)
+	}
 	first, err := log.FirstIndex()
 	if err != nil {
 		return ahead, err
@@ -69,7 +73,7 @@ func ReadLogAhead(path string, applied uint64) (ahead LogAhead, err error) {
 	}
 	for i := max(first, applied+1); i <= ahead.Last && i > 0; i++ {
 		var entry raft.Log
-		err := raftstore.ReadLog(log, i, &entry)
+		err := raftstore.ReadLog(log, key, i, &entry)
 		if errors.Is(err, raft.ErrLogNotFound) {
 			continue // boltdb's hole behind an install
 		}
@@ -105,7 +109,12 @@ func openLogReadOnly(dir string) (raft.LogStore, func() error, error) {
 	if err != nil || len(state.Segments) == 0 {
 		return nil, nil, err
 	}
-	log, err := wal.Open(dir, wal.WithMetaStore(&frozenMeta{state: state}), wal.WithSegmentFiler(segment.NewFiler(dir, readOnlyFS{walfs.New(), state.Segments[len(state.Segments)-1]})))
+	key, err := raftstore.LoadKey(filepath.Dir(dir))
+	if err != nil {
+		return nil, nil, fmt.Errorf("open raft's log: %w", err)
+	}
+	files := readOnlyFS{walfs.New(), state.Segments[len(state.Segments)-1], key}
+	log, err := wal.Open(dir, wal.WithMetaStore(&frozenMeta{state: state}), wal.WithSegmentFiler(segment.NewFiler(dir, files)))
 	if err != nil {
 		return nil, nil, fmt.Errorf("open raft's log: %w", err)
 	}
@@ -156,6 +165,7 @@ func (m *frozenMeta) Close() error                               { return nil }
 type readOnlyFS struct {
 	types.VFS
 	tail types.SegmentInfo // the segment that raft-wal opens for writing
+	key  raftstore.Key
 }
 
 func (readOnlyFS) Delete(string, string) error { return nil }
@@ -172,7 +182,7 @@ func (r readOnlyFS) OpenWriter(dir, name string) (types.WritableFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	end, err := raftstore.TailEnd(f, r.tail)
+	end, err := raftstore.TailEnd(f, r.tail, r.key)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}

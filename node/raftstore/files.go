@@ -72,7 +72,7 @@ func openModel(cfg Config) (*Stores, error) {
 	}
 	guard.dead, guard.noLatch = cfg.Model.Dead, cfg.Model.NoLatch
 	s := new(Stores)
-	if err := s.assemble(cfg, guard, cfg.Model.Log, cfg.Model.Stable); err != nil {
+	if err := s.assemble(cfg, guard, cfg.Model.Log, cfg.Model.Stable, Key{}); err != nil {
 		return nil, err
 	}
 	if s.Manifests, err = openManifests(filepath.Join(cfg.Dir, "manifests"), cfg.Model.Files); err != nil {
@@ -82,11 +82,11 @@ func openModel(cfg Config) (*Stores, error) {
 }
 
 // assemble puts the layers over the backends, or over their models.
-func (s *Stores) assemble(cfg Config, guard *Guard, logs raft.LogStore, terms raft.StableStore) (err error) {
+func (s *Stores) assemble(cfg Config, guard *Guard, logs raft.LogStore, terms raft.StableStore, key Key) (err error) {
 	if cfg.Wrap != nil {
 		logs, terms = cfg.Wrap(logs, terms)
 	}
-	s.log = NewLog(logs, guard)
+	s.log = NewLog(logs, guard, key)
 	if s.Log, err = raft.NewLogCache(cacheSize, s.log); err != nil {
 		return fmt.Errorf("raftstore: %w", err)
 	}

@@ -117,10 +117,13 @@ func Watch(limit time.Duration, stalled func()) (done func()) {
 type Log struct {
 	under raft.LogStore
 	guard *Guard
+	key   Key
 }
 
-// NewLog wraps a log store.
-func NewLog(under raft.LogStore, guard *Guard) *Log { return &Log{under: under, guard: guard} }
+// NewLog wraps a log store, whose entries have checksums with a key.
+func NewLog(under raft.LogStore, guard *Guard, key Key) *Log {
+	return &Log{under: under, guard: guard, key: key}
+}
 
 // FirstIndex implements raft.LogStore.
 func (l *Log) FirstIndex() (uint64, error) { return l.index(l.under.FirstIndex) }
@@ -148,7 +151,7 @@ func (l *Log) GetLog(index uint64, log *raft.Log) error {
 	if err := l.guard.Err(); err != nil {
 		return err
 	}
-	err := ReadLog(l.under, index, log)
+	err := ReadLog(l.under, l.key, index, log)
 	if err == nil || err == raft.ErrLogNotFound { //nolint:errorlint // the exact error
 		return err
 	}
@@ -161,7 +164,7 @@ func (l *Log) StoreLog(log *raft.Log) error { return l.StoreLogs([]*raft.Log{log
 // StoreLogs implements raft.LogStore; it returns after the entries are
 // fsynced.
 func (l *Log) StoreLogs(logs []*raft.Log) error {
-	stored := withSums(logs)
+	stored := withSums(l.key, logs)
 	return l.guard.do("append to the raft log", func() error { return l.under.StoreLogs(stored) })
 }
 

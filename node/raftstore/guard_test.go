@@ -36,7 +36,7 @@ func TestGuardHungDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 		under := &slowLog{InmemStore: raft.NewInmemStore(), hang: make(chan struct{})}
-		log := raftstore.NewLog(under, guard)
+		log := raftstore.NewLog(under, guard, raftstore.Key{})
 		late := make(chan error, 1)
 		go func() { late <- log.StoreLog(&raft.Log{Index: 1}) }()
 		time.Sleep(3*time.Second + 300*time.Millisecond - 1) // the bubble's time
@@ -80,7 +80,7 @@ func TestGuardFirstErrorLatches(t *testing.T) {
 		t.Fatal(err)
 	}
 	under := &slowLog{InmemStore: raft.NewInmemStore(), fail: errors.New("no space left on device")}
-	log := raftstore.NewLog(under, guard)
+	log := raftstore.NewLog(under, guard, raftstore.Key{})
 	if err := log.StoreLog(&raft.Log{Index: 1}); !errors.Is(err, under.fail) {
 		t.Fatalf("got %v", err)
 	}
@@ -98,7 +98,7 @@ func TestLogForwardsExactErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := raftstore.NewLog(raft.NewInmemStore(), guard)
+	log := raftstore.NewLog(raft.NewInmemStore(), guard, raftstore.Key{})
 	if err := log.GetLog(7, new(raft.Log)); err != raft.ErrLogNotFound {
 		t.Errorf("missing entry: %v, want raft.ErrLogNotFound itself", err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/hashicorp/raft-wal/types"
 	"go.etcd.io/bbolt"
 )
@@ -121,19 +122,27 @@ func Open(cfg Config) (_ *Stores, err error) {
 		return nil, fmt.Errorf("raftstore: open raft.db: %w", err)
 	}
 	s.closers = append(s.closers, bolt)
+	key, err := openKey(cfg.Dir, func() (bool, error) {
+		last, err := bolt.LastIndex()
+		_, serr := os.Stat(filepath.Join(cfg.Dir, "wal", metadb.FileName))
+		return last > 0 || serr == nil, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("raftstore: the key of checksums: %w", err)
+	}
 	if err := syncFound(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("raftstore: %w", err)
 	}
 	var logs raft.LogStore = bolt
 	if cfg.Backend == WAL {
-		w, err := openWAL(filepath.Join(cfg.Dir, "wal"), cfg.SegmentBytes, cfg.Files)
+		w, err := openWAL(filepath.Join(cfg.Dir, "wal"), cfg.SegmentBytes, cfg.Files, key)
 		if err != nil {
 			return nil, fmt.Errorf("raftstore: open wal: %w", err)
 		}
 		s.closers = append(s.closers, w)
 		logs = w
 	}
-	if err := s.assemble(cfg, guard, logs, bolt); err != nil {
+	if err := s.assemble(cfg, guard, logs, bolt, key); err != nil {
 		return nil, err
 	}
 	if s.Manifests, err = OpenManifests(filepath.Join(cfg.Dir, "manifests")); err != nil {

@@ -19,9 +19,9 @@ import (
 //	extensions | after u64 | CRC-32C u32
 //
 // after is the index that the entry's own write follows: all up to it was synced before
-// any of that write was begun (readTail says what for). The checksum covers index u64,
-// term u64, type u8, length of the data u64, data, extensions, after; numbers are
-// big-endian. What the log gives back has lost both again.
+// any of that write was begun (readTail says what for). The checksum covers the
+// directory's key (8 bytes), index u64, term u64, type u8, length of the data u64, data,
+// extensions, after; numbers are big-endian. What the log gives back has lost both again.
 
 // ErrDamaged is wrapped where a stored log entry is not what was written. The node must
 // not go on: it is taken out of the cluster, and joins again with an empty directory.
@@ -33,33 +33,33 @@ const (
 )
 
 // logSum is the checksum of an entry, whose extensions end with its mark.
-func logSum(l *raft.Log) uint32 {
+func logSum(key Key, l *raft.Log) uint32 {
 	var b [25]byte
 	binary.BigEndian.PutUint64(b[:], l.Index)
 	binary.BigEndian.PutUint64(b[8:], l.Term)
 	b[16] = byte(l.Type)
 	binary.BigEndian.PutUint64(b[17:], uint64(len(l.Data)))
-	sum := crc32.Update(0, castagnoli, b[:])
+	sum := crc32.Update(crc32.Checksum(key[:], castagnoli), castagnoli, b[:])
 	sum = crc32.Update(sum, castagnoli, l.Data)
 	return crc32.Update(sum, castagnoli, l.Extensions)
 }
 
 // withSums returns entries, which are one write, as they are stored. They share their
 // data with logs, which raft goes on using.
-func withSums(logs []*raft.Log) []*raft.Log {
+func withSums(key Key, logs []*raft.Log) []*raft.Log {
 	stored, out := make([]raft.Log, len(logs)), make([]*raft.Log, len(logs))
 	for i, l := range logs {
 		s := &stored[i]
 		*s, out[i] = *l, s
 		s.Extensions = append(make([]byte, 0, len(l.Extensions)+markSize+sumSize), l.Extensions...)
 		s.Extensions = binary.BigEndian.AppendUint64(s.Extensions, logs[0].Index-1)
-		s.Extensions = binary.BigEndian.AppendUint32(s.Extensions, logSum(s))
+		s.Extensions = binary.BigEndian.AppendUint32(s.Extensions, logSum(key, s))
 	}
 	return out
 }
 
 // takeSum checks a stored entry and makes it what raft wrote. It returns the mark.
-func takeSum(index uint64, l *raft.Log) (after uint64, err error) {
+func takeSum(key Key, index uint64, l *raft.Log) (after uint64, err error) {
 	n := len(l.Extensions) - sumSize - markSize
 	if n < 0 {
 		return 0, fmt.Errorf("%w: entry %d has no checksum", ErrDamaged, index)
@@ -67,7 +67,7 @@ func takeSum(index uint64, l *raft.Log) (after uint64, err error) {
 	after = binary.BigEndian.Uint64(l.Extensions[n:])
 	want := binary.BigEndian.Uint32(l.Extensions[n+markSize:])
 	l.Extensions = l.Extensions[:n+markSize]
-	if got := logSum(l); l.Index != index || got != want {
+	if got := logSum(key, l); l.Index != index || got != want {
 		return 0, fmt.Errorf("%w: entry %d fails its checksum", ErrDamaged, index)
 	}
 	l.Extensions = l.Extensions[:n]
@@ -77,9 +77,10 @@ func takeSum(index uint64, l *raft.Log) (after uint64, err error) {
 	return after, nil
 }
 
-// ReadLog reads an entry of a stopped node's log, as Log.GetLog does. The error is
+// ReadLog reads an entry of a stopped node's log, as Log.GetLog does, with the key of its
+// directory. The error is
 // raft.ErrLogNotFound itself where there is none.
-func ReadLog(under raft.LogStore, index uint64, log *raft.Log) (err error) {
+func ReadLog(under raft.LogStore, key Key, index uint64, log *raft.Log) (err error) {
 	defer func() {
 		// Both backends do, where they meet bytes that they never write.
 		if p := recover(); p != nil {
@@ -89,6 +90,6 @@ func ReadLog(under raft.LogStore, index uint64, log *raft.Log) (err error) {
 	if err := under.GetLog(index, log); err != nil {
 		return err
 	}
-	_, err = takeSum(index, log)
+	_, err = takeSum(key, index, log)
 	return err
 }

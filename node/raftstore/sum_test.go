@@ -37,7 +37,7 @@ func TestDamagedEntry(t *testing.T) {
 				t.Fatal(err)
 			}
 			under := raft.NewInmemStore()
-			log := raftstore.NewLog(under, guard)
+			log := raftstore.NewLog(under, guard, raftstore.Key{})
 			if err := log.StoreLog(entry()); err != nil {
 				t.Fatal(err)
 			}
@@ -88,7 +88,7 @@ func TestPanickyStore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = read(raftstore.NewLog(panicky{raft.NewInmemStore()}, guard))
+		err = read(raftstore.NewLog(panicky{raft.NewInmemStore()}, guard, raftstore.Key{}))
 		if !errors.Is(err, raftstore.ErrDamaged) || !errors.Is(err, raftstore.ErrFailed) || told != 1 {
 			t.Errorf("%s: %v; told %d times", name, err, told)
 		}

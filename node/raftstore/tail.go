@@ -19,7 +19,7 @@ import (
 
 // openWAL opens raft-wal's log over files, or over the operating system's where nil.
 // size is of a segment, in bytes; 0 is segmentSize.
-func openWAL(dir string, size int, files types.VFS) (_ *wal.WAL, err error) {
+func openWAL(dir string, size int, files types.VFS, key Key) (_ *wal.WAL, err error) {
 	if size == 0 {
 		size = segmentSize
 	}
@@ -33,7 +33,7 @@ func openWAL(dir string, size int, files types.VFS) (_ *wal.WAL, err error) {
 			err = errors.Join(err, meta.Close())
 		}
 	}()
-	if err := mendTail(dir, size, meta, files); err != nil {
+	if err := mendTail(dir, size, meta, files, key); err != nil {
 		return nil, err
 	}
 	return wal.Open(dir, wal.WithSegmentSize(size), wal.WithMetaStore(meta), wal.WithSegmentFiler(segment.NewFiler(dir, files)))
@@ -53,7 +53,7 @@ func openWAL(dir string, size int, files types.VFS) (_ *wal.WAL, err error) {
 // So what stands behind the last write that is whole is wiped here, a full segment is
 // closed, and the error wraps ErrDamaged where something was lost. A crash on any line
 // leaves what the next start mends.
-func mendTail(dir string, size int, meta types.MetaStore, files types.VFS) (err error) {
+func mendTail(dir string, size int, meta types.MetaStore, files types.VFS, key Key) (err error) {
 	state, err := meta.Load(dir)
 	if err != nil || len(state.Segments) == 0 {
 		return err
@@ -70,7 +70,7 @@ func mendTail(dir string, size int, meta types.MetaStore, files types.VFS) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	t, err := readTail(f, *info)
+	t, err := readTail(f, *info, key)
 	if err != nil {
 		return err
 	}
@@ -107,8 +107,8 @@ type tail struct {
 
 // TailEnd returns where in a segment that is not sealed the last whole write ends, in
 // bytes. The error wraps ErrDamaged where entries are lost that were synced.
-func TailEnd(f types.ReadableFile, info types.SegmentInfo) (int64, error) {
-	t, err := readTail(f, info)
+func TailEnd(f types.ReadableFile, info types.SegmentInfo, key Key) (int64, error) {
+	t, err := readTail(f, info, key)
 	return t.end, err
 }
 
@@ -144,7 +144,7 @@ func frame(b []byte, at int64) (kind uint8, sum uint32, body []byte, next int64)
 // was torn of one more, all of whose entries say that they follow the last whole one;
 // an entry that says it follows a later one shows that a write is missing which was
 // synced before its own.
-func readTail(f types.ReadableFile, info types.SegmentInfo) (t tail, err error) {
+func readTail(f types.ReadableFile, info types.SegmentInfo, key Key) (t tail, err error) {
 	b, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<62))
 	if err != nil {
 		return t, fmt.Errorf("read %s: %w", segment.FileName(info), err)
@@ -181,7 +181,7 @@ func readTail(f types.ReadableFile, info types.SegmentInfo) (t tail, err error) 
 		if index, n := binary.Uvarint(body); n <= 0 || index <= t.last {
 			continue // not worth a checksum
 		}
-		if index, after, ok := readStored(body); ok && after > t.last {
+		if index, after, ok := readStored(key, body); ok && after > t.last {
 			return t, fmt.Errorf("%w: entry %d was written after entry %d was synced, and what is whole before it ends with entry %d (%s, from byte %d on)",
 				ErrDamaged, index, after, t.last, segment.FileName(info), t.end)
 		}
@@ -191,7 +191,7 @@ func readTail(f types.ReadableFile, info types.SegmentInfo) (t tail, err error) 
 
 // readStored reads an entry as raft-wal encodes it, and its mark; it is not ok where it
 // is not what was written.
-func readStored(body []byte) (index, after uint64, ok bool) {
+func readStored(key Key, body []byte) (index, after uint64, ok bool) {
 	defer func() {
 		if recover() != nil { // raft-wal's decoder does where a number is too long
 			ok = false
@@ -201,6 +201,6 @@ func readStored(body []byte) (index, after uint64, ok bool) {
 	if new(wal.BinaryCodec).Decode(body, &l) != nil {
 		return 0, 0, false
 	}
-	after, err := takeSum(l.Index, &l)
+	after, err := takeSum(key, l.Index, &l)
 	return l.Index, after, err == nil
 }

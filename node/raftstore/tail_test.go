@@ -43,6 +43,13 @@ func appendSizes(t *testing.T, s *raftstore.Stores, term uint64, sizes ...int) {
 func smallLog(t *testing.T, fill func(*raftstore.Stores)) (dir, segment string, used []byte) {
 	t.Helper()
 	dir = t.TempDir()
+	segment, used = fillLog(t, dir, fill)
+	return dir, segment, used
+}
+
+// fillLog is smallLog in a directory.
+func fillLog(t *testing.T, dir string, fill func(*raftstore.Stores)) (segment string, used []byte) {
+	t.Helper()
 	s, err := openSmall(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +67,7 @@ func smallLog(t *testing.T, fill func(*raftstore.Stores)) (dir, segment string, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return dir, segment, bytes.TrimRight(b, "\x00")
+	return segment, bytes.TrimRight(b, "\x00")
 }
 
 // patch overwrites a part of a file.
@@ -112,12 +119,16 @@ func TestDamagedTail(t *testing.T) {
 	if len(writes) != 5 {
 		t.Fatalf("%d writes", len(writes))
 	}
+	key, err := raftstore.LoadKey(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
 	info := types.SegmentInfo{BaseIndex: 1}
 	for at := range used {
 		for bit := range 8 {
 			b := bytes.Clone(used)
 			b[at] ^= 1 << bit
-			end, err := raftstore.TailEnd(inMemory{bytes.NewReader(b)}, info)
+			end, err := raftstore.TailEnd(inMemory{bytes.NewReader(b)}, info, key)
 			switch last := int64(at) >= writes[3]; {
 			case !last && !errors.Is(err, raftstore.ErrDamaged):
 				t.Errorf("byte %d, bit %d: ends at %d, %v; want ErrDamaged", at, bit, end, err)
@@ -220,5 +231,91 @@ func TestFullSegment(t *testing.T) {
 		if last, err := lastIndex(t, dir); err != nil || last != want+1 {
 			t.Errorf("torn %v, one more: up to %d, %v; want %d", torn, last, err, want+1)
 		}
+	}
+}
+
+// TestPayloadLooksLikeLog: a client's payload holds a whole frame of an entry far ahead, at
+// every alignment, and the write that it is in is torn. It is a torn write all the same,
+// as long as the client does not know the directory's key.
+func TestPayloadLooksLikeLog(t *testing.T) {
+	theirs, _, used := smallLog(t, func(s *raftstore.Stores) {
+		if err := s.Log.StoreLogs([]*raft.Log{{Index: 1_000_001, Term: 9, Data: []byte("x")}}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	ends, _ := raftstore.FrameEnds(used)
+	var payload []byte
+	for range 8 {
+		payload = append(append(payload, used[32:ends[0]]...), 0)
+	}
+	key, err := os.ReadFile(filepath.Join(theirs, "sum.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, known := range map[string]bool{"key unknown": false, "key known": true} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if known {
+				if err := os.WriteFile(filepath.Join(dir, "sum.key"), key, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			segment, b := fillLog(t, dir, func(s *raftstore.Stores) {
+				appendSizes(t, s, 1, 100)
+				if err := s.Log.StoreLogs([]*raft.Log{{Index: 2, Term: 1, Data: payload}}); err != nil {
+					t.Fatal(err)
+				}
+			})
+			_, writes := raftstore.FrameEnds(b)
+			patch(t, segment, writes[1]-8, make([]byte, 8)) // its commit
+			last, err := lastIndex(t, dir)
+			if known && !errors.Is(err, raftstore.ErrDamaged) {
+				t.Errorf("the frame would fool nobody: %d, %v", last, err)
+			}
+			if !known && (err != nil || last != 1) {
+				t.Errorf("last %d, %v", last, err)
+			}
+		})
+	}
+}
+
+// TestKeyIsMissing: without the key the log can't be told from a damaged one.
+func TestKeyIsMissing(t *testing.T) {
+	for _, backend := range []raftstore.Backend{raftstore.WAL, raftstore.BoltDB} {
+		t.Run(string(backend), func(t *testing.T) {
+			dir := t.TempDir()
+			open := func() (*raftstore.Stores, error) {
+				return raftstore.Open(raftstore.Config{Dir: dir, Backend: backend, WriteTimeout: time.Minute, Fatal: func(error) {}})
+			}
+			s, err := open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			appendSizes(t, s, 1, 100)
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(dir, "sum.key")
+			for what, change := range map[string]func() error{
+				"gone":    func() error { return os.Remove(path) },
+				"cut":     func() error { return os.WriteFile(path, []byte("00"), 0o600) },
+				"no hex":  func() error { return os.WriteFile(path, []byte("0123456789abcdeg"), 0o600) },
+				"another": func() error { return os.WriteFile(path, []byte("0123456789abcdef"), 0o600) },
+			} {
+				if err := change(); err != nil {
+					t.Fatal(err)
+				}
+				s, err := open()
+				if err == nil {
+					err = errors.Join(s.Log.GetLog(1, new(raft.Log)), s.Close())
+				}
+				if !errors.Is(err, raftstore.ErrDamaged) {
+					t.Errorf("%s: %v", what, err)
+				}
+				if err := os.WriteFile(path, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -417,7 +417,7 @@ func (m *machine) forge(term, n uint64) {
 	}
 	guard, err := raftstore.NewGuard(time.Minute, func(err error) { panic(err) })
 	must(err)
-	must(raftstore.NewLog(log, guard).StoreLogs(logs))
+	must(raftstore.NewLog(log, guard, raftstore.Key{}).StoreLogs(logs))
 }
 
 // storeThatWins fails the log of a leader that has entries which the only two others
