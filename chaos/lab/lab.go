@@ -24,6 +24,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/exonode/exonode/faults"
 )
 
@@ -191,20 +193,12 @@ func assignPorts(first, n, base int, chaos bool) ([]Node, error) {
 			return nodes, nil
 		}
 	}
-	var held []net.Listener
+	var all []*held // until all are drawn: no two are the same
 	defer func() {
-		for _, l := range held {
-			l.Close()
+		for _, h := range all {
+			_ = h.release() // it was only looked whether it is free
 		}
 	}()
-	free := func() (string, error) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return "", fmt.Errorf("find a free port: %w", err)
-		}
-		held = append(held, l)
-		return l.Addr().String(), nil
-	}
 	var nodes []Node
 	for i := range n {
 		node := Node{Name: "n" + strconv.Itoa(first+i)}
@@ -213,10 +207,12 @@ func assignPorts(first, n, base int, chaos bool) ([]Node, error) {
 			addrs = append(addrs, &node.Chaos)
 		}
 		for _, addr := range addrs {
-			var err error
-			if *addr, err = free(); err != nil {
+			h, err := holdAddr()
+			if err != nil {
 				return nil, err
 			}
+			all = append(all, h)
+			*addr = h.addr
 		}
 		nodes = append(nodes, node)
 	}
@@ -487,12 +483,12 @@ func (l *Lab) WaitReady(ctx context.Context, names ...string) error {
 			names = append(names, n.Name)
 		}
 	}
+	// Side by side: where one has ended, the others may wait for it.
+	group, ctx := errgroup.WithContext(ctx)
 	for _, name := range names {
-		if err := l.waitOne(ctx, name); err != nil {
-			return err
-		}
+		group.Go(func() error { return l.waitOne(ctx, name) })
 	}
-	return nil
+	return group.Wait()
 }
 
 func (l *Lab) waitOne(ctx context.Context, name string) error {

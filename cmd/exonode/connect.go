@@ -127,14 +127,16 @@ func findMember(ctx context.Context, c *client.Client, node string) (client.Memb
 	if err != nil {
 		return client.Member{}, err
 	}
-	var found []client.Member
-	for _, m := range members {
-		if m.NodeID == node {
-			return m, nil
-		}
-		if m.Name == node || m.APIAddr == node || m.PeerAddr == node || strings.HasPrefix(m.NodeID, node) {
-			found = append(found, m)
-		}
+	return pickMember(members, node)
+}
+
+func pickMember(members []client.Member, node string) (client.Member, error) {
+	// An id may begin with what is another node's name.
+	found := called(members, func(m client.Member) bool {
+		return m.NodeID == node || m.Name == node || m.APIAddr == node || m.PeerAddr == node
+	})
+	if len(found) == 0 {
+		found = called(members, func(m client.Member) bool { return strings.HasPrefix(m.NodeID, node) })
 	}
 	switch len(found) {
 	case 1:
@@ -147,6 +149,16 @@ func findMember(ctx context.Context, c *client.Client, node string) (client.Memb
 		titles[i] = title(m)
 	}
 	return client.Member{}, failf(codeUnknownNode, "give more of the id", "%q may be any of %s", node, strings.Join(titles, ", "))
+}
+
+// called returns the members that a name is said to fit.
+func called(members []client.Member, fits func(client.Member) bool) (found []client.Member) {
+	for _, m := range members {
+		if fits(m) {
+			found = append(found, m)
+		}
+	}
+	return found
 }
 
 // title names a member for people.

@@ -28,6 +28,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/chaos/lab"
 	"github.com/exonode/exonode/ledger"
 	"github.com/exonode/exonode/node"
 	"github.com/exonode/exonode/server"
@@ -183,10 +184,9 @@ func nodeLog() io.Writer {
 }
 
 func freeAddr(ts *testscript.TestScript) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := lab.FreeAddr()
 	ts.Check(err)
-	ts.Check(l.Close())
-	return l.Addr().String()
+	return addr
 }
 
 // stopNode is `halt NAME`; it returns once the node is down. (The package's
