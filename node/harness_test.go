@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/exonode/exonode/api"
 	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/chaos/lab"
 	"github.com/exonode/exonode/fsm"
 	"github.com/exonode/exonode/gates"
 	"github.com/exonode/exonode/node"
@@ -59,12 +59,11 @@ type testNode struct {
 
 func freePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := lab.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return addr
 }
 
 func testLogger(name string) *slog.Logger {

@@ -168,6 +168,7 @@ var errPower = errors.New("the power failed")
 // TestRecover: what the survivor has in raft's log alone is kept; it goes on alone;
 // others join it; and all that once more.
 func TestRecover(t *testing.T) {
+	t.Parallel()
 	for _, backend := range []raftstore.Backend{raftstore.WAL, raftstore.BoltDB} {
 		t.Run(string(backend), func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -215,6 +216,7 @@ func TestRecover(t *testing.T) {
 // TestRecoverCrash loses power after every step of a recovery, with what was not synced
 // gone or kept: no node starts on what it left before it is carried on with.
 func TestRecoverCrash(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	l := loseQuorum(t, ctx, raftstore.WAL)
@@ -258,6 +260,7 @@ func TestRecoverCrash(t *testing.T) {
 // epoch although they meet it, as it does in its own, and no raft RPC passes; once one of
 // them has no leader any more, it ends.
 func TestOldMajority(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	nodes := startCluster(t, gates.Development, 3, func(cfg *node.Config) {
@@ -312,6 +315,7 @@ func TestOldMajority(t *testing.T) {
 
 // TestRecoverRefuses: what no cluster can be recovered from.
 func TestRecoverRefuses(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	nodes := startCluster(t, gates.Development, 1, nil)
@@ -344,6 +348,7 @@ func TestRecoverRefuses(t *testing.T) {
 // install's manifest and the removal of that log leaves, has no say in where the log
 // ends, and is not what the next epoch begins behind.
 func TestRecoverMendsFirst(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	n := startCluster(t, gates.Development, 1, nil)[0]
@@ -399,6 +404,7 @@ func leaveOldLog(t *testing.T, dir string) (index, term uint64) {
 // TestRecoverNamesStaged: a survivor that was catching up says how many entries it
 // fetched and does not keep.
 func TestRecoverNamesStaged(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	n := startCluster(t, gates.Development, 1, nil)[0]
