@@ -177,13 +177,14 @@ func openData(dir string) (*target, error) {
 }
 
 // checkGenesis holds entry 0, where it can be read, against the genesis hash
-// that the data directory was made for. What can't be read is for the verifier.
+// that the data directory was made for. What can't be read, or is not what its
+// header says, is for the verifier.
 func checkGenesis(source chain.Source, want string) error {
 	for r, err := range source.Records(context.Background(), 0, min(source.Size(), 1)) {
 		if err != nil {
 			return nil
 		}
-		e, err := r.Decode()
+		e, err := r.Check()
 		if err != nil || e.Envelope == nil {
 			return nil
 		}
