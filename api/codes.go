@@ -42,7 +42,7 @@ func (c Code) carry() carrier {
 		return carrier{connect.CodeFailedPrecondition, http.StatusPreconditionFailed}
 	case QueueFull:
 		return carrier{connect.CodeResourceExhausted, http.StatusTooManyRequests}
-	case NoLeader, UnknownOutcome, NotReady, BehindSession:
+	case NoLeader, UnknownOutcome, NotReady, BehindSession, NotFinal:
 		return carrier{connect.CodeUnavailable, http.StatusServiceUnavailable}
 	case NotFound:
 		return carrier{connect.CodeNotFound, http.StatusNotFound}
@@ -65,7 +65,7 @@ func Codes() []Code {
 		Malformed, BadField, UnknownKind, PayloadInvalid, TooLarge, EffectRange,
 		ReservedKind, ReservedSpace, Conflict, NotComparable, GateDenied, Escalated,
 		QueueFull, NoLeader, UnknownOutcome, NotReady, NotFound, Redacted,
-		BehindSession, Unauthorized, Precondition, DeadlineExceeded, Canceled,
+		BehindSession, NotFinal, Unauthorized, Precondition, DeadlineExceeded, Canceled,
 		Unimplemented, Internal,
 	}
 }

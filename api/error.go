@@ -76,6 +76,7 @@ const (
 	NotFound         Code = "not_found"          // no such entry
 	Redacted         Code = "redacted"           // the envelope is gone
 	BehindSession    Code = "behind"             // node has not reached the sequence: wait or try another
+	NotFinal         Code = "not_final"          // committed, and a quorum has not cosigned it: see status
 	Unauthorized     Code = "unauthorized"       // ask for a grant
 	Precondition     Code = "precondition"       // the cluster's state forbids it
 	DeadlineExceeded Code = "deadline_exceeded"  // a write may still commit: retry with the same id

@@ -63,6 +63,7 @@ const (
 	KindClusterDemote             = "cluster.demote"
 	KindClusterLeader             = "cluster.leader"
 	KindClusterPeerAdd            = "cluster.peer.add"
+	KindClusterPeerKeys           = "cluster.peer.keys"
 	KindClusterPeerRemove         = "cluster.peer.remove"
 	KindClusterPeerState          = "cluster.peer.state"
 	KindClusterPromote            = "cluster.promote"
@@ -490,6 +491,13 @@ var kinds = [...]Kind{
 		{Name: "tls_key", Type: TypeString, Optional: true},
 		{Name: "cosign_key", Type: TypeString, Optional: true},
 		{Name: "mldsa_key", Type: TypeString, Optional: true},
+	}},
+	{Name: KindClusterPeerKeys, Subsystem: "cluster", Item: "H-9", SchemaVersion: 1, Fields: []Field{
+		{Name: "node_id", Type: TypeString},
+		{Name: "cosign_key", Type: TypeString},
+		{Name: "cosign_proof", Type: TypeString},
+		{Name: "mldsa_key", Type: TypeString, Optional: true},
+		{Name: "mldsa_proof", Type: TypeString, Optional: true},
 	}},
 	{Name: KindClusterPeerRemove, Subsystem: "cluster", Item: "H-9", Gate: GateMeshDisconnect, SchemaVersion: 1, Fields: []Field{
 		{Name: "node_id", Type: TypeString},

@@ -436,6 +436,15 @@ type ClusterPeerAdd struct {
 	MLDSAKey  string `json:"mldsa_key,omitempty"`
 }
 
+// ClusterPeerKeys is the payload of kind cluster.peer.keys.
+type ClusterPeerKeys struct {
+	NodeID      string `json:"node_id"`
+	CosignKey   string `json:"cosign_key"`
+	CosignProof string `json:"cosign_proof"`
+	MLDSAKey    string `json:"mldsa_key,omitempty"`
+	MLDSAProof  string `json:"mldsa_proof,omitempty"`
+}
+
 // ClusterPeerRemove is the payload of kind cluster.peer.remove.
 type ClusterPeerRemove struct {
 	NodeID   string `json:"node_id"`

@@ -67,6 +67,7 @@ var payloads = []struct {
 	{KindClusterDemote, &ClusterDemote{}},
 	{KindClusterLeader, &ClusterLeader{}},
 	{KindClusterPeerAdd, &ClusterPeerAdd{}},
+	{KindClusterPeerKeys, &ClusterPeerKeys{}},
 	{KindClusterPeerRemove, &ClusterPeerRemove{}},
 	{KindClusterPeerState, &ClusterPeerState{}},
 	{KindClusterPromote, &ClusterPromote{}},

@@ -111,6 +111,20 @@ type Status struct {
 	Members                []Member
 	Ready                  bool
 	NotReady               string // what it waits for
+	Checkpoint             CheckpointStatus
+}
+
+// CheckpointStatus is how checkpoints stand, as a node knows it.
+type CheckpointStatus struct {
+	// Size is that of the newest final checkpoint's tree, 0 where there is none; At is
+	// when the node had it, Cosigned by how many voters.
+	Size     uint64
+	At       time.Time
+	Cosigned uint32
+	// Problem is why nothing newer becomes final, "" where nothing stands against it;
+	// Refusals are the voters' reasons, by node id, where the node leads.
+	Problem  string
+	Refusals map[string]string
 }
 
 // Progress is x of y entries.

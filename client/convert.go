@@ -65,6 +65,12 @@ func fromStatus(m *exonodev1.StatusResponse, address string) Status {
 	if p := m.GetCatchUp(); p != nil {
 		s.CatchUp = &Progress{Have: p.GetHave(), Want: p.GetWant()}
 	}
+	if c := m.GetCheckpoint(); c != nil {
+		s.Checkpoint = CheckpointStatus{Size: c.GetFinalSize(), Cosigned: c.GetCosigned(), Problem: c.GetProblem(), Refusals: c.GetRefusals()}
+		if t := c.GetFinalAt(); t != nil {
+			s.Checkpoint.At = t.AsTime()
+		}
+	}
 	if t := m.GetStarted(); t != nil {
 		s.Started = t.AsTime()
 	}

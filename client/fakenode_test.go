@@ -20,6 +20,8 @@ import (
 
 // node is one fake node.
 type node struct {
+	exonodev1connect.UnimplementedLedgerServiceHandler
+
 	c       *cluster
 	address string
 	server  *http.Server

@@ -171,4 +171,7 @@ type Node struct {
 	Added    bool
 }
 
+// NodePrincipal is the principal of what a node itself writes.
+func NodePrincipal(nodeID string) string { return "node:" + nodeID }
+
 func compareNode(n Node, id string) int { return cmp.Compare(n.ID, id) }

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/exonode/exonode/catalog"
 	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/chain/checkpoint"
 	"github.com/exonode/exonode/gates"
 )
 
@@ -119,6 +121,8 @@ func (s *state) foldSystem(f fact) (effects, error) {
 		return s.foldPeerState(f)
 	case catalog.KindBootNetwork:
 		return s.foldAddresses(f)
+	case catalog.KindClusterPeerKeys:
+		return s.foldKeys(f)
 	case catalog.KindGovernanceDeny:
 		return slotOf(f, Denied)
 	case catalog.KindGovernanceEscalate:
@@ -195,6 +199,7 @@ func (s *state) foldPeer(f fact) (effects, error) {
 			n.PeerAddr = orElse(n.PeerAddr, old.PeerAddr)
 			n.APIAddr = orElse(n.APIAddr, old.APIAddr)
 			n.GossipAddr = old.GossipAddr
+			n.CosignKey, n.MLDSAKey = orElse(n.CosignKey, old.CosignKey), orElse(n.MLDSAKey, old.MLDSAKey)
 		}
 		s.nodes = put(s.nodes, n, id, compareNode)
 		if removed {
@@ -264,6 +269,68 @@ func (s *state) foldAddresses(f fact) (effects, error) {
 	s.nodes = put(s.nodes, n, id, compareNode)
 	return effects{changed: true}, nil
 }
+
+// foldKeys keeps with which keys a node cosigns, where the node itself says so and
+// shows that it has them. The newest word counts.
+func (s *state) foldKeys(f fact) (effects, error) {
+	m, err := readMembers(f.payload)
+	if err != nil {
+		return effects{}, err
+	}
+	id, cosign, mldsa := m.text("node_id"), m.text("cosign_key"), m.text("mldsa_key")
+	proofs := []string{m.text("cosign_proof"), m.text("mldsa_proof")}
+	if err := m.result(); err != nil {
+		return effects{}, err
+	}
+	if want := NodePrincipal(id); f.header.Principal != want {
+		return effects{}, fmt.Errorf("keys of %s, named by %s", want, f.header.Principal)
+	}
+	if err := checkKeys(f.header.ChainID, id, []string{cosign, mldsa}, proofs); err != nil {
+		return effects{}, err
+	}
+	at, known := slices.BinarySearchFunc(s.nodes, id, compareNode)
+	if !known {
+		if _, removed := slices.BinarySearch(s.removed, id); removed {
+			return effects{}, nil
+		}
+		s.nodes = put(s.nodes, Node{ID: id, CosignKey: cosign, MLDSAKey: mldsa}, id, compareNode)
+		return effects{changed: true}, nil
+	}
+	n := s.nodes[at]
+	n.CosignKey, n.MLDSAKey = cosign, mldsa
+	s.nodes = put(s.nodes, n, id, compareNode)
+	return effects{changed: true}, nil
+}
+
+// checkKeys checks the keys of a node, by type, and what each shows of itself. The
+// ML-DSA key may be missing.
+func checkKeys(chainID chain.ID, node string, vkeys, proofs []string) error {
+	if vkeys[1] == "" && proofs[1] == "" {
+		vkeys = vkeys[:1]
+	}
+	types := []checkpoint.KeyType{checkpoint.Cosigner, checkpoint.MLDSACosigner}
+	var keys []checkpoint.Key
+	for i, vkey := range vkeys {
+		k, err := checkpoint.ParseKey(vkey)
+		if err != nil {
+			return err
+		}
+		if k.Type != types[i] || k.Name != CosignerName(node) {
+			return fmt.Errorf("key %s of type 0x%02x, want %s of type 0x%02x", k.Name, byte(k.Type), CosignerName(node), byte(types[i]))
+		}
+		keys = append(keys, k)
+	}
+	for i := range keys {
+		proof, err := hex.DecodeString(proofs[i])
+		if err != nil || !keys[i].VerifyPossession(proof, chainID, node, keys...) {
+			return fmt.Errorf("the proof that node %s has key %s does not verify", node, vkeys[i])
+		}
+	}
+	return nil
+}
+
+// CosignerName is the name of a node's cosigning keys.
+func CosignerName(nodeID string) string { return "exonode/node/" + nodeID }
 
 // put returns a copy of a sorted list with an element inserted or replaced.
 func put[E, K any](list []E, e E, key K, compare func(E, K) int) []E {

@@ -23,6 +23,16 @@ func (v *View) Head() chain.Head { return v.meta.Head }
 // Epoch returns the chain's epoch, which counts recoveries and restores.
 func (v *View) Epoch() uint64 { return v.state.epoch }
 
+// Origin names the log that the chain is in this epoch, as its checkpoints do; "" before
+// the chain began.
+func (v *View) Origin() string {
+	g := v.state.genesis
+	if g == nil {
+		return ""
+	}
+	return originAt(g.Origin, g.ChainID, v.state.epoch)
+}
+
 // Genesis returns what is kept of entry 0; nil before the chain began.
 func (v *View) Genesis() *GenesisFacts { return v.state.genesis }
 

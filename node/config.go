@@ -35,7 +35,9 @@ type Config struct {
 	// Timing is raft's patience; zero is LAN.
 	Timing Timing
 	Limits pipeline.Limits
-	Logger *slog.Logger
+	// Checkpoints says how often a leader makes one, and with what this node cosigns.
+	Checkpoints Checkpoints
+	Logger      *slog.Logger
 	// Fatal ends the process at once: a store failed, and what the disk
 	// holds is not known any more, so nothing may be closed in good order.
 	// Required.
@@ -58,6 +60,14 @@ type Listen struct {
 	// Advertise is the host that others use; "" is the one listened on, or
 	// the first address of the host that is not loopback.
 	Advertise string
+}
+
+// Checkpoints says how checkpoints are made.
+type Checkpoints struct {
+	// Interval is how often, while the chain grows; 0 is checkpoints.DefaultInterval.
+	Interval time.Duration
+	// MLDSA has this node cosign with ML-DSA-44 (FIPS 204) besides Ed25519.
+	MLDSA bool
 }
 
 // Discovery says how nodes find each other.

@@ -39,7 +39,8 @@ var (
 //	recovery.json  what a recovery from lost quorum has decided, while it lasts
 //	LOCK        held while a process runs
 //	identity/   the node's TLS key
-//	keys/       the cluster's log key, once the node holds it
+//	keys/       the keys that sign checkpoints: the node's own, and the log's once it has it
+//	signed/     what was signed with them last; never part of a backup
 //	formation/  what the node promised while the cluster formed
 //	raft/       raft's log, vote and manifests, and the incarnation
 //	ledger/     the chain
@@ -96,7 +97,7 @@ func openDataDir(path, genesis string) (_ *dataDir, err error) {
 // makeParts makes the directories whose own packages do not: what is synced in
 // them must not go with them.
 func (d *dataDir) makeParts() error {
-	for _, part := range []string{"identity", "keys", "formation", "raft"} {
+	for _, part := range []string{"identity", "keys", "signed", "formation", "raft"} {
 		if err := os.MkdirAll(d.sub(part), 0o700); err != nil {
 			return accessError(d.sub(part), err)
 		}

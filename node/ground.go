@@ -29,6 +29,8 @@ type Ground struct {
 	// Outbox and Promises are the files of those.
 	Outbox   outbox.FS
 	Promises membership.FS
+	// Signing has the keys that sign checkpoints, and what was signed.
+	Signing membership.FS
 	// Die ends the node at a point where a fault has it crash. What calls it
 	// goes on once it returns, and must not matter to anybody any more.
 	Die func()

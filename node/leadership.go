@@ -2,12 +2,10 @@ package node
 
 import (
 	"context"
-	"crypto/ed25519"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -17,7 +15,6 @@ import (
 	"github.com/exonode/exonode/fsm"
 	"github.com/exonode/exonode/membership"
 	"github.com/exonode/exonode/node/pipeline"
-	"github.com/exonode/exonode/node/signing"
 )
 
 // leadership is what a node knows of who leads, and what it does while it does.
@@ -251,13 +248,12 @@ func (n *Node) endTransfer() {
 // beginChain proposes entry 0. Where another leader began the chain before, the
 // state machine does nothing.
 func (n *Node) beginChain(r *instance) error {
-	// On disk before it is used: a chain whose key was lost could sign no checkpoint.
-	key, err := signing.Ed25519Key(filepath.Join(n.dir.sub("keys"), "log.key"), nil)
+	key, err := n.checkpoints.BeginLog()
 	if err != nil {
 		return err
 	}
 	command := fsm.Command{Genesis: &fsm.GenesisCommand{
-		Stamp: n.faults.Now().UnixNano(), Node: n.identity.NodeID(), Document: n.cfg.Cluster.Document, LogKey: [ed25519.PublicKeySize]byte(key.Public().(ed25519.PublicKey)),
+		Stamp: n.faults.Now().UnixNano(), Node: n.identity.NodeID(), Document: n.cfg.Cluster.Document, LogKey: key,
 	}}
 	b, err := command.AppendBinary(nil)
 	if err != nil {

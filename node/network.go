@@ -75,6 +75,9 @@ func (n *Node) openNetwork() (err error) {
 		return err
 	}
 	n.reader = reader{store: n.ledger, growth: n.growth, pipeline: n.pipeline, view: n.fsm.View, chainID: n.cfg.Cluster.Genesis.ChainID}
+	if err := n.openCheckpoints(); err != nil {
+		return err
+	}
 	if err := n.openMembership(); err != nil {
 		return err
 	}
@@ -133,6 +136,7 @@ func (n *Node) bootNetwork(ctx context.Context, run func(string, func(context.Co
 	run("leadership", n.runLeadership)
 	run("outbox", func(ctx context.Context) error { return n.witness.drain(ctx, n.pipeline) })
 	run("compaction", n.compactLog)
+	run("checkpoints", n.checkpoints.Run)
 	n.waiting.Store("for a leader, and for what is committed to be applied here")
 	for {
 		size, err := n.pipeline.ReadIndex(ctx)

@@ -25,6 +25,7 @@ import (
 	"github.com/exonode/exonode/internal/planted"
 	"github.com/exonode/exonode/ledger"
 	"github.com/exonode/exonode/membership"
+	"github.com/exonode/exonode/node/checkpoints"
 	"github.com/exonode/exonode/node/pipeline"
 	"github.com/exonode/exonode/node/raftstore"
 	"github.com/exonode/exonode/outbox"
@@ -68,6 +69,7 @@ type Node struct {
 	growth   *growth
 	pipeline *pipeline.Pipeline
 	reader
+	checkpoints *checkpoints.Service
 
 	peerListener, apiListener net.Listener
 	trans                     *transport.Transport

@@ -280,6 +280,7 @@ func (n *Node) Status(context.Context) (server.Status, error) {
 		s.Leader = n.members.Leader()
 	}
 	s.Members = n.memberList(s.Leader)
+	s.Checkpoint = n.checkpointStatus()
 	return s, nil
 }
 

@@ -94,6 +94,8 @@ type reader struct {
 	pipeline *pipeline.Pipeline
 	view     func() *fsm.View
 	chainID  chain.ID
+	// published is the newest checkpoint that is published, nil where there is none.
+	published func() []byte
 }
 
 // Await implements server.Reader.
@@ -252,5 +254,5 @@ func (r *reader) Headers(ctx context.Context, from, to uint64) iter.Seq2[[]byte,
 	}
 }
 
-// Checkpoint implements server.Tiles. Nothing signs checkpoints yet.
-func (r *reader) Checkpoint(context.Context) ([]byte, error) { return nil, nil }
+// Checkpoint implements server.Tiles.
+func (r *reader) Checkpoint(context.Context) ([]byte, error) { return r.published(), nil }

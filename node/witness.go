@@ -43,7 +43,7 @@ func (n *note) proposal(nodeID string) fsm.Proposal {
 			ContentType: "application/json",
 			ClientTime:  n.Time,
 		},
-		Principal: pipeline.NodePrincipal(nodeID),
+		Principal: fsm.NodePrincipal(nodeID),
 	}
 }
 

@@ -91,6 +91,13 @@ func statusToProto(s Status, ready error) *exonodev1.StatusResponse {
 	if ready != nil {
 		p.NotReady = api.AsError(ready).Message
 	}
+	c := &s.Checkpoint
+	p.Checkpoint = &exonodev1.CheckpointStatus{
+		FinalSize: c.Size, Cosigned: uint32(c.Cosigned), Problem: c.Problem, Refusals: c.Refusals,
+	}
+	if !c.At.IsZero() {
+		p.Checkpoint.FinalAt = timestamppb.New(c.At)
+	}
 	if s.CatchUp != nil {
 		p.CatchUp = &exonodev1.Progress{Have: s.CatchUp.Have, Want: s.CatchUp.Want}
 	}

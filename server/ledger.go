@@ -247,6 +247,24 @@ func (l *ledgerService) GetConsistencyProof(ctx context.Context, req *exonodev1.
 	}, nil
 }
 
+// GetCheckpoint implements exonodev1connect.LedgerServiceHandler.
+func (l *ledgerService) GetCheckpoint(ctx context.Context, req *exonodev1.GetCheckpointRequest) (*exonodev1.GetCheckpointResponse, error) {
+	c, err := l.node.FinalCheckpoint(ctx, req.GetMinSize())
+	if err != nil {
+		return nil, err
+	}
+	return &exonodev1.GetCheckpointResponse{Note: c.Note, Size: c.Size, Root: c.Root[:]}, nil
+}
+
+// GetTrustPolicy implements exonodev1connect.LedgerServiceHandler.
+func (l *ledgerService) GetTrustPolicy(ctx context.Context, _ *exonodev1.GetTrustPolicyRequest) (*exonodev1.GetTrustPolicyResponse, error) {
+	policy, err := l.node.TrustPolicy(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &exonodev1.GetTrustPolicyResponse{Policy: policy}, nil
+}
+
 // treeSize returns the size that a proof is for: the one that was asked for, or
 // the newest.
 func (l *ledgerService) treeSize(ctx context.Context, field string, want uint64, c *exonodev1.Consistency) (uint64, error) {

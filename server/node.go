@@ -21,6 +21,7 @@ type Node interface {
 	Operator
 	Cataloger
 	Tiles
+	Checkpoints
 }
 
 // Caller is who calls, as the server authenticated it.
@@ -116,6 +117,31 @@ type Reader interface {
 	RootAt(ctx context.Context, size uint64) (chain.Hash, error)
 }
 
+// Checkpoints are signed statements about the chain.
+type Checkpoints interface {
+	// FinalCheckpoint returns the newest final checkpoint, and waits until it
+	// covers size entries.
+	FinalCheckpoint(ctx context.Context, size uint64) (Checkpoint, error)
+	// TrustPolicy is the C2SP tlog-policy by which checkpoints are final now.
+	TrustPolicy(ctx context.Context) (string, error)
+}
+
+// Checkpoint is a signed note, with what it says.
+type Checkpoint struct {
+	Note []byte
+	Size uint64
+	Root chain.Hash
+}
+
+// CheckpointStatus is how checkpoints stand.
+type CheckpointStatus struct {
+	Size     uint64 // of the newest final one
+	At       time.Time
+	Cosigned int
+	Problem  string            // why nothing newer is final
+	Refusals map[string]string // by node id
+}
+
 // Tiles is the local chain as a log that anyone's tools read (c2sp.org/tlog-tiles).
 type Tiles interface {
 	// TreeSize is the number of committed entries; what is below it stays.
@@ -172,6 +198,7 @@ type Status struct {
 	QueueLength            int
 	Started                time.Time
 	Members                []Member
+	Checkpoint             CheckpointStatus
 }
 
 // Progress is x of y entries.

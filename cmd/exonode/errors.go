@@ -80,6 +80,10 @@ const (
 	codeRaftBackend   code = "raft_log_backend"
 	codeRecovering    code = "recovery_interrupted"
 	codeNoRecovery    code = "not_recoverable"
+	codeReceipt       code = "receipt_format"
+	codeBadReceipt    code = "receipt_false"
+	codeNoQuorum      code = "no_quorum"
+	codePolicy        code = "policy_format"
 	codeRemoved       code = "removed"
 	codeTimeout       code = "timeout"
 	codeTLS           code = "tls_files"
@@ -97,6 +101,10 @@ var meanings = map[code]string{
 	codeDataAccess:    "the data directory can't be read or written",
 	codeDataInUse:     "another process has the data directory open",
 	codeCorrupt:       "the disk changed what was written",
+	codeReceipt:       "the file is not a receipt",
+	codeBadReceipt:    "a receipt is not genuine: somebody altered or forged it",
+	codeNoQuorum:      "a checkpoint lacks signatures that the policy asks for",
+	codePolicy:        "the file is not a policy",
 	codeDataMissing:   "parts of the data directory are missing, or do not belong together",
 	codeExport:        "the file is not an export",
 	codeFailed:        "anything else; the message says what",

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/exonode/exonode/node"
+	"github.com/exonode/exonode/node/checkpoints"
 	"github.com/exonode/exonode/node/pipeline"
 	"github.com/exonode/exonode/node/raftstore"
 )
@@ -29,6 +30,8 @@ type serveFlags struct {
 	logBackend, timing             string
 	writeTimeout                   time.Duration
 	snapshotBytes, snapshotEntries uint64
+	checkpoints                    time.Duration
+	mldsa                          bool
 	queueEvents, queueBytes        int
 	maxPayload                     int
 	logLevel, logFormat            string
@@ -121,6 +124,8 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	flags.DurationVar(&f.writeTimeout, "write-timeout", 10*time.Second, "deadline of one write of raft's log; the process ends after it")
 	flags.Uint64Var(&f.snapshotBytes, "snapshot-bytes", 64<<20, "bytes of raft log after which a snapshot is taken")
 	flags.Uint64Var(&f.snapshotEntries, "snapshot-logs", 16384, "raft log entries after which a snapshot is taken")
+	flags.DurationVar(&f.checkpoints, "checkpoint-interval", checkpoints.DefaultInterval, "how often the leader makes a checkpoint while the chain grows")
+	flags.BoolVar(&f.mldsa, "ml-dsa", false, "cosign checkpoints with ML-DSA-44 (FIPS 204) besides Ed25519")
 	flags.IntVar(&f.queueEvents, "queue-events", 1<<16, "events that may wait on this node")
 	flags.IntVar(&f.queueBytes, "queue-bytes", 64<<20, "bytes of events that may wait on this node")
 	flags.IntVar(&f.maxPayload, "max-payload", 1<<20, "bytes that a payload may have; the same on all nodes")
@@ -142,7 +147,7 @@ func (f *serveFlags) check() error {
 		value int64
 	}{
 		{"max-payload", int64(f.maxPayload)}, {"queue-events", int64(f.queueEvents)}, {"queue-bytes", int64(f.queueBytes)},
-		{"write-timeout", int64(f.writeTimeout)}, {"snapshot-bytes", int64(min(f.snapshotBytes, 1))}, {"snapshot-logs", int64(min(f.snapshotEntries, 1))},
+		{"write-timeout", int64(f.writeTimeout)}, {"checkpoint-interval", int64(f.checkpoints)}, {"snapshot-bytes", int64(min(f.snapshotBytes, 1))}, {"snapshot-logs", int64(min(f.snapshotEntries, 1))},
 	} {
 		if n.value <= 0 {
 			return usagef("--%s: want more than 0", n.flag)
@@ -162,8 +167,9 @@ func (f *serveFlags) config(logger *slog.Logger) (node.Config, error) {
 			LogBackend: raftstore.Backend(f.logBackend), WriteTimeout: f.writeTimeout,
 			SnapshotBytes: f.snapshotBytes, SnapshotLogs: f.snapshotEntries,
 		},
-		Limits: pipeline.Limits{QueueEvents: f.queueEvents, QueueBytes: f.queueBytes, Payload: f.maxPayload},
-		Logger: logger,
+		Checkpoints: node.Checkpoints{Interval: f.checkpoints, MLDSA: f.mldsa},
+		Limits:      pipeline.Limits{QueueEvents: f.queueEvents, QueueBytes: f.queueBytes, Payload: f.maxPayload},
+		Logger:      logger,
 		Fatal: func(err error) {
 			logger.Error("the node can't go on", "error", err)
 			os.Exit(exitFatal)

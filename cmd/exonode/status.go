@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,6 +36,42 @@ type clusterView struct {
 	CatchUp  *catchUpView `json:"catch_up,omitempty"`
 	Head     headView     `json:"head"`
 	Members  []memberView `json:"members"`
+	Final    finalView    `json:"checkpoint"`
+}
+
+// finalView is how checkpoints stand.
+type finalView struct {
+	Size     uint64            `json:"final_size"`
+	At       string            `json:"final_at,omitempty"`
+	Cosigned uint32            `json:"cosigned"`
+	Problem  string            `json:"problem,omitempty"`
+	Refusals map[string]string `json:"refusals,omitempty"`
+}
+
+func newFinalView(c client.CheckpointStatus) finalView {
+	v := finalView{Size: c.Size, Cosigned: c.Cosigned, Problem: c.Problem, Refusals: c.Refusals}
+	if !c.At.IsZero() {
+		v.At = c.At.UTC().Format(time.RFC3339)
+	}
+	return v
+}
+
+// print prints the checkpoint's lines; names are those of the nodes.
+func (v *finalView) print(w io.Writer, name func(id string) string) error {
+	text := "none yet"
+	if v.Size > 0 {
+		text = fmt.Sprintf("%d entries at %s, cosigned by %d voters", v.Size, v.At, v.Cosigned)
+	}
+	_, err := fmt.Fprintf(w, "final    %s\n", text)
+	if v.Problem != "" && err == nil {
+		_, err = fmt.Fprintf(w, "         nothing newer: %s\n", v.Problem)
+	}
+	for _, id := range slices.Sorted(maps.Keys(v.Refusals)) {
+		if err == nil {
+			_, err = fmt.Fprintf(w, "         %s does not cosign: %s\n", name(id), v.Refusals[id])
+		}
+	}
+	return err
 }
 
 type catchUpView struct {
@@ -102,6 +140,7 @@ func (a *app) clusterStatus(cmd *cobra.Command) (*clusterView, error) {
 		Node: s.NodeID, Address: s.Address, Version: s.Version, Ready: s.Ready, NotReady: s.NotReady, Phase: s.Phase,
 		State: s.State, Leader: s.Leader, Term: s.Term, Commit: s.CommitIndex, Queue: s.QueueLength,
 		Started: s.Started.UTC().Format(time.RFC3339), Head: newHeadView(s.Head), Members: a.askMembers(ctx, s.Members),
+		Final: newFinalView(s.Checkpoint),
 	}
 	if s.CatchUp != nil {
 		v.CatchUp = &catchUpView{s.CatchUp.Have, s.CatchUp.Want}
@@ -148,6 +187,16 @@ func (a *app) askMembers(ctx context.Context, members []client.Member) []memberV
 	return out
 }
 
+// name is a member's name, or its id.
+func (v *clusterView) name(id string) string {
+	for _, m := range v.Members {
+		if m.ID == id && m.Name != "" {
+			return m.Name
+		}
+	}
+	return id
+}
+
 func (v *clusterView) print(w io.Writer) error {
 	leader := "none is known"
 	for _, m := range v.Members {
@@ -168,6 +217,9 @@ func (v *clusterView) print(w io.Writer) error {
 		}
 	}
 	if err := v.Head.print(w); err != nil {
+		return err
+	}
+	if err := v.Final.print(w, v.name); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintln(w); err != nil {

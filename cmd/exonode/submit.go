@@ -32,6 +32,9 @@ type submitFlags struct {
 	// Of many.
 	file, run, resume string
 	acks              bool
+
+	// wait is what to wait for: committed or final.
+	wait string
 }
 
 func (a *app) submitCommand() *cobra.Command {
@@ -66,6 +69,9 @@ the sequence of its entry.`,
   producer | exonode submit --file - --kind agent.exit`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.wait != waitCommitted && f.wait != waitFinal {
+				return usagef("--wait is %q: want %s or %s", f.wait, waitCommitted, waitFinal)
+			}
 			if f.source == "" {
 				f.source = defaultSource()
 			}
@@ -82,7 +88,7 @@ the sequence of its entry.`,
 			if err != nil {
 				return err
 			}
-			return a.submitOne(cmd, ev)
+			return a.submitOne(cmd, ev, f.wait == waitFinal)
 		},
 	}
 	flags := cmd.Flags()
@@ -101,7 +107,9 @@ the sequence of its entry.`,
 	flags.StringVar(&f.run, "run", "", "`name` of this run, from which ids of lines without one follow (default: a fresh one)")
 	flags.StringVar(&f.resume, "resume", "", "state `file`: go on where the run that is in it was, or begin one")
 	flags.BoolVar(&f.acks, "acks", false, "of many: print each acknowledged line, with the sequence of its entry")
-	operands(cmd, "acks", "kind", "id", "subject", "data", "content-type", "effect", "cause", "priority", "extension", "file", "run", "resume")
+	flags.StringVar(&f.wait, "wait", waitCommitted, "`until` when to wait: committed, or final (a quorum cosigned a checkpoint that covers it)")
+	_ = cmd.RegisterFlagCompletionFunc("wait", cobra.FixedCompletions([]string{waitCommitted, waitFinal}, cobra.ShellCompDirectiveNoFileComp))
+	operands(cmd, "acks", "wait", "kind", "id", "subject", "data", "content-type", "effect", "cause", "priority", "extension", "file", "run", "resume")
 	completeKinds(cmd)
 	return cmd
 }
@@ -214,6 +222,8 @@ type ackView struct {
 	Source    string     `json:"source"`
 	ID        string     `json:"id"`
 	Verdict   any        `json:"verdict,omitempty"`
+	// Final is the size of a final checkpoint's tree that has the entry.
+	Final *uint64 `json:"final,omitempty"`
 }
 
 func newAckView(ack client.Ack) ackView {
@@ -230,7 +240,13 @@ func newAckView(ack client.Ack) ackView {
 	return v
 }
 
-func (a *app) submitOne(cmd *cobra.Command, ev chain.Event) error {
+// What submit waits for.
+const (
+	waitCommitted = "committed"
+	waitFinal     = "final"
+)
+
+func (a *app) submitOne(cmd *cobra.Command, ev chain.Event, final bool) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
 	defer cancel()
 	c, err := a.connect(ctx)
@@ -243,6 +259,15 @@ func (a *app) submitOne(cmd *cobra.Command, ev chain.Event) error {
 		return err
 	}
 	v := newAckView(ack)
+	if final {
+		n, err := c.Checkpoint(ctx, ack.Sequence+1)
+		if err != nil {
+			// It is sealed all the same: say so, and where.
+			a.note("sealed as entry %d, and not final yet", ack.Sequence)
+			return err
+		}
+		v.Final = &n.Checkpoint.Size
+	}
 	return a.emit(v, func(w io.Writer) error {
 		what := "sealed as entry"
 		if ack.Duplicate {
@@ -250,6 +275,11 @@ func (a *app) submitOne(cmd *cobra.Command, ev chain.Event) error {
 		}
 		if _, err := fmt.Fprintf(w, "%s %d\n  id       %s\n  hash     %s\n  time     %s\n", what, v.Sequence, v.ID, v.Hash, v.Time); err != nil {
 			return err
+		}
+		if v.Final != nil {
+			if _, err := fmt.Fprintf(w, "  final    in the checkpoint of %d entries\n", *v.Final); err != nil {
+				return err
+			}
 		}
 		if ack.Verdict == nil {
 			return nil

@@ -15,9 +15,6 @@ import (
 // SystemWorkspace is the cluster's own workspace: only nodes write there.
 const SystemWorkspace = "system"
 
-// NodePrincipal is the principal of what a node itself writes.
-func NodePrincipal(nodeID string) string { return "node:" + nodeID }
-
 // check refuses what no state of the cluster would accept.
 func (p *Pipeline) check(it *item) *api.Error {
 	e := &it.proposal.Event

@@ -117,7 +117,7 @@ func TestLeaderless(t *testing.T) {
 		g := newGroup(t, gates.Development)
 		p, stop := start(g, new(mesh), "n1", pipeline.Limits{Leaderless: 4 * time.Second})
 		defer stop()
-		own, err := p.Witness([]fsm.Proposal{{Event: event(0), Principal: pipeline.NodePrincipal("n1")}})
+		own, err := p.Witness([]fsm.Proposal{{Event: event(0), Principal: fsm.NodePrincipal("n1")}})
 		if err != nil {
 			t.Fatal(err)
 		}

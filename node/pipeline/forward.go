@@ -188,7 +188,7 @@ func (p *Pipeline) ServeAppend(ctx context.Context, peer string, request []byte)
 func (p *Pipeline) accept(peer string, events []fsm.Proposal) (*Pending, error) {
 	return p.enqueue(events, origin{
 		internal: func(e *fsm.Proposal) bool {
-			return e.Workspace == SystemWorkspace && e.Principal == NodePrincipal(peer)
+			return e.Workspace == SystemWorkspace && e.Principal == fsm.NodePrincipal(peer)
 		},
 		bound: func(*fsm.Proposal) bool { return true },
 	})

@@ -176,7 +176,7 @@ func TestSystemEventsFromPeers(t *testing.T) {
 		follower, stopFollower := start(g, m, "n2", pipeline.Limits{})
 		defer stopFollower()
 		follower.SetRole(pipeline.Role{Leader: "n1"})
-		if a := seal(t.Context(), follower, pipeline.NodePrincipal("n2"), "own"); a.Err != nil {
+		if a := seal(t.Context(), follower, fsm.NodePrincipal("n2"), "own"); a.Err != nil {
 			t.Errorf("as itself: %v", a.Err)
 		}
 		// Only the leader writes in the name of others.
@@ -193,7 +193,7 @@ func TestSystemEventsFromPeers(t *testing.T) {
 		m.mu.Lock()
 		m.as = "n4"
 		m.mu.Unlock()
-		if a := seal(t.Context(), forger, pipeline.NodePrincipal("n3"), "forged"); code(a.Err) != api.ReservedSpace {
+		if a := seal(t.Context(), forger, fsm.NodePrincipal("n3"), "forged"); code(a.Err) != api.ReservedSpace {
 			t.Errorf("as another: %+v", a)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/exonode/exonode/api"
 	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/fsm"
 	"github.com/exonode/exonode/gates"
 	"github.com/exonode/exonode/node/pipeline"
 	"github.com/exonode/exonode/server"
@@ -192,7 +193,7 @@ func TestForwardedEventsGoBack(t *testing.T) {
 					ack server.Ack
 				}
 				got := make(chan outcome, 2)
-				go func() { got <- outcome{"own", seal(t.Context(), p, pipeline.NodePrincipal("n2"), "own")} }()
+				go func() { got <- outcome{"own", seal(t.Context(), p, fsm.NodePrincipal("n2"), "own")} }()
 				go func() { got <- outcome{"a caller's", seal(t.Context(), old, "local", "a caller's")} }()
 				synctest.Wait()
 				old.SetRole(pipeline.Role{Leader: "n3", Term: 2})

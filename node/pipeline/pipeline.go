@@ -240,7 +240,7 @@ func (p *Pipeline) Submit(_ context.Context, caller server.Caller, events []chai
 func (p *Pipeline) Witness(proposals []fsm.Proposal) (server.Pending, error) {
 	return p.enqueue(proposals, origin{
 		internal: func(*fsm.Proposal) bool { return true },
-		bound:    func(e *fsm.Proposal) bool { return e.Principal != NodePrincipal(p.cfg.NodeID) },
+		bound:    func(e *fsm.Proposal) bool { return e.Principal != fsm.NodePrincipal(p.cfg.NodeID) },
 	})
 }
 

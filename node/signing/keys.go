@@ -29,16 +29,40 @@ func Ed25519Key(path string, fsys membership.FS) (ed25519.PrivateKey, error) {
 			return nil, err
 		}
 		return x509.MarshalPKCS8PrivateKey(key)
-	}, func(der []byte) (ed25519.PrivateKey, error) {
-		key, err := x509.ParsePKCS8PrivateKey(der)
-		if err != nil {
-			return nil, err
-		}
-		if k, ok := key.(ed25519.PrivateKey); ok {
-			return k, nil
-		}
-		return nil, errors.New("not Ed25519")
-	})
+	}, parseEd25519)
+}
+
+// ReadEd25519Key reads a key that Ed25519Key or KeepEd25519Key wrote. The error wraps
+// fs.ErrNotExist where there is none.
+func ReadEd25519Key(path string, fsys membership.FS) (ed25519.PrivateKey, error) {
+	return loadOrDraw(path, fsys, nil, parseEd25519)
+}
+
+// KeepEd25519Key puts a key in the place of the one that is there. It is on disk when it
+// returns.
+func KeepEd25519Key(path string, fsys membership.FS, key ed25519.PrivateKey) error {
+	if fsys == nil {
+		fsys = membership.OSFS{}
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err == nil {
+		err = replaceFile(fsys, path, pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: der}))
+	}
+	if err != nil {
+		return fmt.Errorf("keep key %s: %w", path, err)
+	}
+	return nil
+}
+
+func parseEd25519(der []byte) (ed25519.PrivateKey, error) {
+	key, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, err
+	}
+	if k, ok := key.(ed25519.PrivateKey); ok {
+		return k, nil
+	}
+	return nil, errors.New("not Ed25519")
 }
 
 // MLDSASeed is Ed25519Key for the seed of an ML-DSA-44 key, 32 bytes.
@@ -66,7 +90,7 @@ func loadOrDraw[T any](path string, fsys membership.FS, draw func() ([]byte, err
 		fsys = membership.OSFS{}
 	}
 	b, err := fsys.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && draw != nil {
 		der, err := draw()
 		if err != nil {
 			return key, fmt.Errorf("draw key %s: %w", path, err)

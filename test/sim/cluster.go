@@ -39,6 +39,8 @@ type Config struct {
 	Steps func(*cluster)
 	// Silence is the longest time without an acknowledged append: 80 s.
 	Silence time.Duration
+	// Checkpoints is how often a leader makes a checkpoint: every 10 s.
+	Checkpoints time.Duration
 	// WriteTimeout is the deadline of a write of raft's log: 3 s.
 	WriteTimeout time.Duration
 	// SnapshotLogs is after how many log entries a snapshot is taken: 100, so that
@@ -158,6 +160,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.SnapshotLogs == 0 {
 		c.SnapshotLogs = 100
+	}
+	if c.Checkpoints == 0 {
+		c.Checkpoints = 10 * time.Second
 	}
 	if c.WriteTimeout == 0 {
 		c.WriteTimeout = writeTimeout

@@ -53,7 +53,7 @@ func (s *source) between(lo, hi time.Duration) time.Duration {
 func newDisk(rng *source, bug Bug) *disk {
 	d := &disk{files: vfs.NewCrashableMem(), rng: rng, bug: bug}
 	d.log, d.vote = &raftLog{rng: rng}, &raftVote{rng: rng, values: make(map[string][]byte)}
-	for _, dir := range []string{outboxDir, manifestDir, promiseDir} {
+	for _, dir := range []string{outboxDir, manifestDir, promiseDir, signingDir} {
 		d.makeDir(dir)
 	}
 	return d
@@ -65,6 +65,7 @@ const (
 	outboxDir   = "/outbox"
 	manifestDir = "/manifests"
 	promiseDir  = "/formation"
+	signingDir  = "/signing"
 )
 
 // makeDir makes a directory and its parents, durably.

@@ -180,7 +180,7 @@ func (l *life) config(gossip *gossip) node.Config {
 		Storage: node.Storage{
 			WriteTimeout: m.c.cfg.WriteTimeout, SnapshotLogs: m.c.cfg.SnapshotLogs,
 		},
-		Timing: m.c.timing,
+		Timing: m.c.timing, Checkpoints: node.Checkpoints{Interval: m.c.cfg.Checkpoints},
 		Logger: m.c.logger(m.name, m.lives), Fatal: l.failed, Chaos: true,
 	}
 	cfg.Ground = node.Ground{
@@ -192,7 +192,7 @@ func (l *life) config(gossip *gossip) node.Config {
 		Ledger: func(o *ledger.Options) {
 			o.FS, o.CacheBytes, o.MemTableBytes = l.disk.files, 1<<20, 256<<10
 		},
-		Outbox: queueFiles{l.disk.files}, Promises: flat{l.disk.files, promiseDir},
+		Outbox: queueFiles{l.disk.files}, Promises: flat{l.disk.files, promiseDir}, Signing: flat{l.disk.files, signingDir},
 		Die: l.die, Without: m.c.cfg.Without,
 	}
 	return cfg

@@ -2927,6 +2927,201 @@ func (x *GetConsistencyProofResponse) GetHashes() [][]byte {
 	return nil
 }
 
+// GetCheckpointRequest asks for a final checkpoint.
+type GetCheckpointRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The least size of its tree; the call waits, until its deadline, for one. 0 is
+	// the newest that there is.
+	MinSize       uint64 `protobuf:"varint,1,opt,name=min_size,json=minSize,proto3" json:"min_size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCheckpointRequest) Reset() {
+	*x = GetCheckpointRequest{}
+	mi := &file_exonode_v1_exonode_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCheckpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCheckpointRequest) ProtoMessage() {}
+
+func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_exonode_v1_exonode_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCheckpointRequest.ProtoReflect.Descriptor instead.
+func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *GetCheckpointRequest) GetMinSize() uint64 {
+	if x != nil {
+		return x.MinSize
+	}
+	return 0
+}
+
+// GetCheckpointResponse is a final checkpoint: signed by the log, and by a quorum of the
+// voters.
+type GetCheckpointResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The C2SP signed note.
+	Note []byte `protobuf:"bytes,1,opt,name=note,proto3" json:"note,omitempty"`
+	// Size of its tree.
+	Size uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	// Root of its tree, 32 bytes.
+	Root          []byte `protobuf:"bytes,3,opt,name=root,proto3" json:"root,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCheckpointResponse) Reset() {
+	*x = GetCheckpointResponse{}
+	mi := &file_exonode_v1_exonode_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCheckpointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCheckpointResponse) ProtoMessage() {}
+
+func (x *GetCheckpointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_exonode_v1_exonode_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCheckpointResponse.ProtoReflect.Descriptor instead.
+func (*GetCheckpointResponse) Descriptor() ([]byte, []int) {
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *GetCheckpointResponse) GetNote() []byte {
+	if x != nil {
+		return x.Note
+	}
+	return nil
+}
+
+func (x *GetCheckpointResponse) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *GetCheckpointResponse) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+// GetTrustPolicyRequest asks for a policy.
+type GetTrustPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTrustPolicyRequest) Reset() {
+	*x = GetTrustPolicyRequest{}
+	mi := &file_exonode_v1_exonode_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTrustPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTrustPolicyRequest) ProtoMessage() {}
+
+func (x *GetTrustPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_exonode_v1_exonode_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTrustPolicyRequest.ProtoReflect.Descriptor instead.
+func (*GetTrustPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{35}
+}
+
+// GetTrustPolicyResponse is a policy.
+type GetTrustPolicyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The C2SP tlog-policy file.
+	Policy        string `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTrustPolicyResponse) Reset() {
+	*x = GetTrustPolicyResponse{}
+	mi := &file_exonode_v1_exonode_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTrustPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTrustPolicyResponse) ProtoMessage() {}
+
+func (x *GetTrustPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_exonode_v1_exonode_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTrustPolicyResponse.ProtoReflect.Descriptor instead.
+func (*GetTrustPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *GetTrustPolicyResponse) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
 // StatusRequest asks for a node's status.
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2936,7 +3131,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[33]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2948,7 +3143,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[33]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2961,7 +3156,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{33}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{37}
 }
 
 // StatusResponse is a node's view of itself and of the cluster.
@@ -2998,14 +3193,16 @@ type StatusResponse struct {
 	// The node serves; else not_ready says what it waits for.
 	Ready bool `protobuf:"varint,15,opt,name=ready,proto3" json:"ready,omitempty"`
 	// What the node waits for.
-	NotReady      string `protobuf:"bytes,16,opt,name=not_ready,json=notReady,proto3" json:"not_ready,omitempty"`
+	NotReady string `protobuf:"bytes,16,opt,name=not_ready,json=notReady,proto3" json:"not_ready,omitempty"`
+	// How checkpoints stand.
+	Checkpoint    *CheckpointStatus `protobuf:"bytes,17,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[34]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3017,7 +3214,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[34]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3030,7 +3227,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{34}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StatusResponse) GetNodeId() string {
@@ -3145,6 +3342,95 @@ func (x *StatusResponse) GetNotReady() string {
 	return ""
 }
 
+func (x *StatusResponse) GetCheckpoint() *CheckpointStatus {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+// CheckpointStatus is how checkpoints stand, as a node knows it.
+type CheckpointStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Size of the newest final checkpoint's tree; 0 where there is none.
+	FinalSize uint64 `protobuf:"varint,1,opt,name=final_size,json=finalSize,proto3" json:"final_size,omitempty"`
+	// When the node had it.
+	FinalAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=final_at,json=finalAt,proto3" json:"final_at,omitempty"`
+	// How many voters cosigned it.
+	Cosigned uint32 `protobuf:"varint,3,opt,name=cosigned,proto3" json:"cosigned,omitempty"`
+	// Why nothing newer becomes final; empty where nothing stands against it.
+	Problem string `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
+	// Why voters did not sign the newest checkpoint, by node id; of the leader.
+	Refusals      map[string]string `protobuf:"bytes,5,rep,name=refusals,proto3" json:"refusals,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckpointStatus) Reset() {
+	*x = CheckpointStatus{}
+	mi := &file_exonode_v1_exonode_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckpointStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckpointStatus) ProtoMessage() {}
+
+func (x *CheckpointStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_exonode_v1_exonode_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckpointStatus.ProtoReflect.Descriptor instead.
+func (*CheckpointStatus) Descriptor() ([]byte, []int) {
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *CheckpointStatus) GetFinalSize() uint64 {
+	if x != nil {
+		return x.FinalSize
+	}
+	return 0
+}
+
+func (x *CheckpointStatus) GetFinalAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FinalAt
+	}
+	return nil
+}
+
+func (x *CheckpointStatus) GetCosigned() uint32 {
+	if x != nil {
+		return x.Cosigned
+	}
+	return 0
+}
+
+func (x *CheckpointStatus) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *CheckpointStatus) GetRefusals() map[string]string {
+	if x != nil {
+		return x.Refusals
+	}
+	return nil
+}
+
 // Progress is how far a catch-up is.
 type Progress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3158,7 +3444,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[35]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3170,7 +3456,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[35]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3183,7 +3469,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{35}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Progress) GetHave() uint64 {
@@ -3231,7 +3517,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[36]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3243,7 +3529,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[36]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3256,7 +3542,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{36}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Member) GetNodeId() string {
@@ -3345,7 +3631,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[37]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3357,7 +3643,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[37]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3370,7 +3656,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{37}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{42}
 }
 
 // MembersResponse answers a MembersRequest.
@@ -3384,7 +3670,7 @@ type MembersResponse struct {
 
 func (x *MembersResponse) Reset() {
 	*x = MembersResponse{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[38]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3396,7 +3682,7 @@ func (x *MembersResponse) String() string {
 func (*MembersResponse) ProtoMessage() {}
 
 func (x *MembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[38]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3409,7 +3695,7 @@ func (x *MembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersResponse.ProtoReflect.Descriptor instead.
 func (*MembersResponse) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{38}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *MembersResponse) GetMembers() []*Member {
@@ -3430,7 +3716,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[39]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3442,7 +3728,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[39]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3455,7 +3741,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{39}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RemoveRequest) GetNodeId() string {
@@ -3474,7 +3760,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[40]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3486,7 +3772,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[40]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3499,7 +3785,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{40}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{45}
 }
 
 // LeaveRequest asks a node to leave the cluster and to stop.
@@ -3513,7 +3799,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[41]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3525,7 +3811,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[41]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3538,7 +3824,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{41}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *LeaveRequest) GetNodeId() string {
@@ -3557,7 +3843,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[42]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3569,7 +3855,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[42]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3582,7 +3868,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{42}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{47}
 }
 
 // TransferRequest asks the leader to hand over.
@@ -3596,7 +3882,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[43]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3608,7 +3894,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[43]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3621,7 +3907,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{43}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *TransferRequest) GetNodeId() string {
@@ -3640,7 +3926,7 @@ type TransferResponse struct {
 
 func (x *TransferResponse) Reset() {
 	*x = TransferResponse{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[44]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3652,7 +3938,7 @@ func (x *TransferResponse) String() string {
 func (*TransferResponse) ProtoMessage() {}
 
 func (x *TransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[44]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3665,7 +3951,7 @@ func (x *TransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
 func (*TransferResponse) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{44}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{49}
 }
 
 // Kind is a type of events.
@@ -3691,7 +3977,7 @@ type Kind struct {
 
 func (x *Kind) Reset() {
 	*x = Kind{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[45]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3703,7 +3989,7 @@ func (x *Kind) String() string {
 func (*Kind) ProtoMessage() {}
 
 func (x *Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[45]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3716,7 +4002,7 @@ func (x *Kind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kind.ProtoReflect.Descriptor instead.
 func (*Kind) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{45}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Kind) GetName() string {
@@ -3779,7 +4065,7 @@ type ListKindsRequest struct {
 
 func (x *ListKindsRequest) Reset() {
 	*x = ListKindsRequest{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[46]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3791,7 +4077,7 @@ func (x *ListKindsRequest) String() string {
 func (*ListKindsRequest) ProtoMessage() {}
 
 func (x *ListKindsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[46]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3804,7 +4090,7 @@ func (x *ListKindsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKindsRequest.ProtoReflect.Descriptor instead.
 func (*ListKindsRequest) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{46}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListKindsRequest) GetPrefix() string {
@@ -3825,7 +4111,7 @@ type ListKindsResponse struct {
 
 func (x *ListKindsResponse) Reset() {
 	*x = ListKindsResponse{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[47]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3837,7 +4123,7 @@ func (x *ListKindsResponse) String() string {
 func (*ListKindsResponse) ProtoMessage() {}
 
 func (x *ListKindsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[47]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3850,7 +4136,7 @@ func (x *ListKindsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKindsResponse.ProtoReflect.Descriptor instead.
 func (*ListKindsResponse) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{47}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListKindsResponse) GetKinds() []*Kind {
@@ -3871,7 +4157,7 @@ type RegisterKindRequest struct {
 
 func (x *RegisterKindRequest) Reset() {
 	*x = RegisterKindRequest{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[48]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3883,7 +4169,7 @@ func (x *RegisterKindRequest) String() string {
 func (*RegisterKindRequest) ProtoMessage() {}
 
 func (x *RegisterKindRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[48]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3896,7 +4182,7 @@ func (x *RegisterKindRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterKindRequest.ProtoReflect.Descriptor instead.
 func (*RegisterKindRequest) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{48}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RegisterKindRequest) GetKind() *Kind {
@@ -3917,7 +4203,7 @@ type RegisterKindResponse struct {
 
 func (x *RegisterKindResponse) Reset() {
 	*x = RegisterKindResponse{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[49]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3929,7 +4215,7 @@ func (x *RegisterKindResponse) String() string {
 func (*RegisterKindResponse) ProtoMessage() {}
 
 func (x *RegisterKindResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[49]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3942,7 +4228,7 @@ func (x *RegisterKindResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterKindResponse.ProtoReflect.Descriptor instead.
 func (*RegisterKindResponse) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{49}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RegisterKindResponse) GetSequence() uint64 {
@@ -3965,7 +4251,7 @@ type RetireKindRequest struct {
 
 func (x *RetireKindRequest) Reset() {
 	*x = RetireKindRequest{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[50]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3977,7 +4263,7 @@ func (x *RetireKindRequest) String() string {
 func (*RetireKindRequest) ProtoMessage() {}
 
 func (x *RetireKindRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[50]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3990,7 +4276,7 @@ func (x *RetireKindRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireKindRequest.ProtoReflect.Descriptor instead.
 func (*RetireKindRequest) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{50}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RetireKindRequest) GetName() string {
@@ -4018,7 +4304,7 @@ type RetireKindResponse struct {
 
 func (x *RetireKindResponse) Reset() {
 	*x = RetireKindResponse{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[51]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4030,7 +4316,7 @@ func (x *RetireKindResponse) String() string {
 func (*RetireKindResponse) ProtoMessage() {}
 
 func (x *RetireKindResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[51]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4043,7 +4329,7 @@ func (x *RetireKindResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireKindResponse.ProtoReflect.Descriptor instead.
 func (*RetireKindResponse) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{51}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RetireKindResponse) GetSequence() uint64 {
@@ -4258,8 +4544,17 @@ const file_exonode_v1_exonode_proto_rawDesc = "" +
 	"\asize_to\x18\x02 \x01(\x04R\x06sizeTo\x12\x1b\n" +
 	"\troot_from\x18\x03 \x01(\fR\brootFrom\x12\x17\n" +
 	"\aroot_to\x18\x04 \x01(\fR\x06rootTo\x12\x16\n" +
-	"\x06hashes\x18\x05 \x03(\fR\x06hashes\"\x0f\n" +
-	"\rStatusRequest\"\x9f\x04\n" +
+	"\x06hashes\x18\x05 \x03(\fR\x06hashes\"1\n" +
+	"\x14GetCheckpointRequest\x12\x19\n" +
+	"\bmin_size\x18\x01 \x01(\x04R\aminSize\"S\n" +
+	"\x15GetCheckpointResponse\x12\x12\n" +
+	"\x04note\x18\x01 \x01(\fR\x04note\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x12\n" +
+	"\x04root\x18\x03 \x01(\fR\x04root\"\x17\n" +
+	"\x15GetTrustPolicyRequest\"0\n" +
+	"\x16GetTrustPolicyResponse\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\"\x0f\n" +
+	"\rStatusRequest\"\xdd\x04\n" +
 	"\x0eStatusResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -4277,7 +4572,20 @@ const file_exonode_v1_exonode_proto_rawDesc = "" +
 	"\astarted\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12,\n" +
 	"\amembers\x18\x0e \x03(\v2\x12.exonode.v1.MemberR\amembers\x12\x14\n" +
 	"\x05ready\x18\x0f \x01(\bR\x05ready\x12\x1b\n" +
-	"\tnot_ready\x18\x10 \x01(\tR\bnotReady\"2\n" +
+	"\tnot_ready\x18\x10 \x01(\tR\bnotReady\x12<\n" +
+	"\n" +
+	"checkpoint\x18\x11 \x01(\v2\x1c.exonode.v1.CheckpointStatusR\n" +
+	"checkpoint\"\xa3\x02\n" +
+	"\x10CheckpointStatus\x12\x1d\n" +
+	"\n" +
+	"final_size\x18\x01 \x01(\x04R\tfinalSize\x125\n" +
+	"\bfinal_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\afinalAt\x12\x1a\n" +
+	"\bcosigned\x18\x03 \x01(\rR\bcosigned\x12\x18\n" +
+	"\aproblem\x18\x04 \x01(\tR\aproblem\x12F\n" +
+	"\brefusals\x18\x05 \x03(\v2*.exonode.v1.CheckpointStatus.RefusalsEntryR\brefusals\x1a;\n" +
+	"\rRefusalsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"2\n" +
 	"\bProgress\x12\x12\n" +
 	"\x04have\x18\x01 \x01(\x04R\x04have\x12\x12\n" +
 	"\x04want\x18\x02 \x01(\x04R\x04want\"\xde\x02\n" +
@@ -4353,7 +4661,7 @@ const file_exonode_v1_exonode_proto_rawDesc = "" +
 	"\x14SUFFRAGE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSUFFRAGE_VOTER\x10\x01\x12\x15\n" +
 	"\x11SUFFRAGE_NONVOTER\x10\x02\x12\x11\n" +
-	"\rSUFFRAGE_NONE\x10\x032\x96\x06\n" +
+	"\rSUFFRAGE_NONE\x10\x032\xcf\a\n" +
 	"\rLedgerService\x12A\n" +
 	"\x06Append\x12\x19.exonode.v1.AppendRequest\x1a\x1a.exonode.v1.AppendResponse\"\x00\x12P\n" +
 	"\vAppendBatch\x12\x1e.exonode.v1.AppendBatchRequest\x1a\x1f.exonode.v1.AppendBatchResponse\"\x00\x12W\n" +
@@ -4364,7 +4672,9 @@ const file_exonode_v1_exonode_proto_rawDesc = "" +
 	"\x05Watch\x12\x18.exonode.v1.WatchRequest\x1a\x19.exonode.v1.WatchResponse\"\x000\x01\x12>\n" +
 	"\x04Head\x12\x17.exonode.v1.HeadRequest\x1a\x18.exonode.v1.HeadResponse\"\x03\x90\x02\x01\x12e\n" +
 	"\x11GetInclusionProof\x12$.exonode.v1.GetInclusionProofRequest\x1a%.exonode.v1.GetInclusionProofResponse\"\x03\x90\x02\x01\x12k\n" +
-	"\x13GetConsistencyProof\x12&.exonode.v1.GetConsistencyProofRequest\x1a'.exonode.v1.GetConsistencyProofResponse\"\x03\x90\x02\x012\xeb\x02\n" +
+	"\x13GetConsistencyProof\x12&.exonode.v1.GetConsistencyProofRequest\x1a'.exonode.v1.GetConsistencyProofResponse\"\x03\x90\x02\x01\x12Y\n" +
+	"\rGetCheckpoint\x12 .exonode.v1.GetCheckpointRequest\x1a!.exonode.v1.GetCheckpointResponse\"\x03\x90\x02\x01\x12\\\n" +
+	"\x0eGetTrustPolicy\x12!.exonode.v1.GetTrustPolicyRequest\x1a\".exonode.v1.GetTrustPolicyResponse\"\x03\x90\x02\x012\xeb\x02\n" +
 	"\x0eClusterService\x12D\n" +
 	"\x06Status\x12\x19.exonode.v1.StatusRequest\x1a\x1a.exonode.v1.StatusResponse\"\x03\x90\x02\x01\x12G\n" +
 	"\aMembers\x12\x1a.exonode.v1.MembersRequest\x1a\x1b.exonode.v1.MembersResponse\"\x03\x90\x02\x01\x12A\n" +
@@ -4390,7 +4700,7 @@ func file_exonode_v1_exonode_proto_rawDescGZIP() []byte {
 }
 
 var file_exonode_v1_exonode_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_exonode_v1_exonode_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_exonode_v1_exonode_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_exonode_v1_exonode_proto_goTypes = []any{
 	(ConsistencyLevel)(0),               // 0: exonode.v1.ConsistencyLevel
 	(EntryForm)(0),                      // 1: exonode.v1.EntryForm
@@ -4430,32 +4740,38 @@ var file_exonode_v1_exonode_proto_goTypes = []any{
 	(*GetInclusionProofResponse)(nil),   // 35: exonode.v1.GetInclusionProofResponse
 	(*GetConsistencyProofRequest)(nil),  // 36: exonode.v1.GetConsistencyProofRequest
 	(*GetConsistencyProofResponse)(nil), // 37: exonode.v1.GetConsistencyProofResponse
-	(*StatusRequest)(nil),               // 38: exonode.v1.StatusRequest
-	(*StatusResponse)(nil),              // 39: exonode.v1.StatusResponse
-	(*Progress)(nil),                    // 40: exonode.v1.Progress
-	(*Member)(nil),                      // 41: exonode.v1.Member
-	(*MembersRequest)(nil),              // 42: exonode.v1.MembersRequest
-	(*MembersResponse)(nil),             // 43: exonode.v1.MembersResponse
-	(*RemoveRequest)(nil),               // 44: exonode.v1.RemoveRequest
-	(*RemoveResponse)(nil),              // 45: exonode.v1.RemoveResponse
-	(*LeaveRequest)(nil),                // 46: exonode.v1.LeaveRequest
-	(*LeaveResponse)(nil),               // 47: exonode.v1.LeaveResponse
-	(*TransferRequest)(nil),             // 48: exonode.v1.TransferRequest
-	(*TransferResponse)(nil),            // 49: exonode.v1.TransferResponse
-	(*Kind)(nil),                        // 50: exonode.v1.Kind
-	(*ListKindsRequest)(nil),            // 51: exonode.v1.ListKindsRequest
-	(*ListKindsResponse)(nil),           // 52: exonode.v1.ListKindsResponse
-	(*RegisterKindRequest)(nil),         // 53: exonode.v1.RegisterKindRequest
-	(*RegisterKindResponse)(nil),        // 54: exonode.v1.RegisterKindResponse
-	(*RetireKindRequest)(nil),           // 55: exonode.v1.RetireKindRequest
-	(*RetireKindResponse)(nil),          // 56: exonode.v1.RetireKindResponse
-	nil,                                 // 57: exonode.v1.Event.ExtensionsEntry
-	(*timestamppb.Timestamp)(nil),       // 58: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 59: google.protobuf.Duration
+	(*GetCheckpointRequest)(nil),        // 38: exonode.v1.GetCheckpointRequest
+	(*GetCheckpointResponse)(nil),       // 39: exonode.v1.GetCheckpointResponse
+	(*GetTrustPolicyRequest)(nil),       // 40: exonode.v1.GetTrustPolicyRequest
+	(*GetTrustPolicyResponse)(nil),      // 41: exonode.v1.GetTrustPolicyResponse
+	(*StatusRequest)(nil),               // 42: exonode.v1.StatusRequest
+	(*StatusResponse)(nil),              // 43: exonode.v1.StatusResponse
+	(*CheckpointStatus)(nil),            // 44: exonode.v1.CheckpointStatus
+	(*Progress)(nil),                    // 45: exonode.v1.Progress
+	(*Member)(nil),                      // 46: exonode.v1.Member
+	(*MembersRequest)(nil),              // 47: exonode.v1.MembersRequest
+	(*MembersResponse)(nil),             // 48: exonode.v1.MembersResponse
+	(*RemoveRequest)(nil),               // 49: exonode.v1.RemoveRequest
+	(*RemoveResponse)(nil),              // 50: exonode.v1.RemoveResponse
+	(*LeaveRequest)(nil),                // 51: exonode.v1.LeaveRequest
+	(*LeaveResponse)(nil),               // 52: exonode.v1.LeaveResponse
+	(*TransferRequest)(nil),             // 53: exonode.v1.TransferRequest
+	(*TransferResponse)(nil),            // 54: exonode.v1.TransferResponse
+	(*Kind)(nil),                        // 55: exonode.v1.Kind
+	(*ListKindsRequest)(nil),            // 56: exonode.v1.ListKindsRequest
+	(*ListKindsResponse)(nil),           // 57: exonode.v1.ListKindsResponse
+	(*RegisterKindRequest)(nil),         // 58: exonode.v1.RegisterKindRequest
+	(*RegisterKindResponse)(nil),        // 59: exonode.v1.RegisterKindResponse
+	(*RetireKindRequest)(nil),           // 60: exonode.v1.RetireKindRequest
+	(*RetireKindResponse)(nil),          // 61: exonode.v1.RetireKindResponse
+	nil,                                 // 62: exonode.v1.Event.ExtensionsEntry
+	nil,                                 // 63: exonode.v1.CheckpointStatus.RefusalsEntry
+	(*timestamppb.Timestamp)(nil),       // 64: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 65: google.protobuf.Duration
 }
 var file_exonode_v1_exonode_proto_depIdxs = []int32{
 	7,  // 0: exonode.v1.Event.effect:type_name -> exonode.v1.Effect
-	57, // 1: exonode.v1.Event.extensions:type_name -> exonode.v1.Event.ExtensionsEntry
+	62, // 1: exonode.v1.Event.extensions:type_name -> exonode.v1.Event.ExtensionsEntry
 	19, // 2: exonode.v1.Ack.verdict:type_name -> exonode.v1.Verdict
 	9,  // 3: exonode.v1.Ack.error:type_name -> exonode.v1.ErrorDetail
 	5,  // 4: exonode.v1.AppendRequest.event:type_name -> exonode.v1.Event
@@ -4467,7 +4783,7 @@ var file_exonode_v1_exonode_proto_depIdxs = []int32{
 	0,  // 10: exonode.v1.Consistency.level:type_name -> exonode.v1.ConsistencyLevel
 	18, // 11: exonode.v1.Entry.readable:type_name -> exonode.v1.ReadableEntry
 	5,  // 12: exonode.v1.ReadableEntry.event:type_name -> exonode.v1.Event
-	58, // 13: exonode.v1.ReadableEntry.time:type_name -> google.protobuf.Timestamp
+	64, // 13: exonode.v1.ReadableEntry.time:type_name -> google.protobuf.Timestamp
 	19, // 14: exonode.v1.ReadableEntry.verdict:type_name -> exonode.v1.Verdict
 	2,  // 15: exonode.v1.Verdict.decision:type_name -> exonode.v1.Decision
 	7,  // 16: exonode.v1.Verdict.declared:type_name -> exonode.v1.Effect
@@ -4481,15 +4797,15 @@ var file_exonode_v1_exonode_proto_depIdxs = []int32{
 	1,  // 24: exonode.v1.LookupRequest.form:type_name -> exonode.v1.EntryForm
 	3,  // 25: exonode.v1.LookupResponse.state:type_name -> exonode.v1.LookupState
 	17, // 26: exonode.v1.LookupResponse.entry:type_name -> exonode.v1.Entry
-	58, // 27: exonode.v1.Filter.time_from:type_name -> google.protobuf.Timestamp
-	58, // 28: exonode.v1.Filter.time_to:type_name -> google.protobuf.Timestamp
+	64, // 27: exonode.v1.Filter.time_from:type_name -> google.protobuf.Timestamp
+	64, // 28: exonode.v1.Filter.time_to:type_name -> google.protobuf.Timestamp
 	26, // 29: exonode.v1.ListRequest.filter:type_name -> exonode.v1.Filter
 	16, // 30: exonode.v1.ListRequest.consistency:type_name -> exonode.v1.Consistency
 	1,  // 31: exonode.v1.ListRequest.form:type_name -> exonode.v1.EntryForm
 	17, // 32: exonode.v1.ListResponse.entries:type_name -> exonode.v1.Entry
 	26, // 33: exonode.v1.WatchRequest.filter:type_name -> exonode.v1.Filter
 	1,  // 34: exonode.v1.WatchRequest.form:type_name -> exonode.v1.EntryForm
-	59, // 35: exonode.v1.WatchRequest.heartbeat:type_name -> google.protobuf.Duration
+	65, // 35: exonode.v1.WatchRequest.heartbeat:type_name -> google.protobuf.Duration
 	17, // 36: exonode.v1.WatchResponse.entries:type_name -> exonode.v1.Entry
 	33, // 37: exonode.v1.WatchResponse.head:type_name -> exonode.v1.ChainHead
 	16, // 38: exonode.v1.HeadRequest.consistency:type_name -> exonode.v1.Consistency
@@ -4497,56 +4813,63 @@ var file_exonode_v1_exonode_proto_depIdxs = []int32{
 	16, // 40: exonode.v1.GetInclusionProofRequest.consistency:type_name -> exonode.v1.Consistency
 	16, // 41: exonode.v1.GetConsistencyProofRequest.consistency:type_name -> exonode.v1.Consistency
 	33, // 42: exonode.v1.StatusResponse.head:type_name -> exonode.v1.ChainHead
-	40, // 43: exonode.v1.StatusResponse.catch_up:type_name -> exonode.v1.Progress
-	58, // 44: exonode.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	41, // 45: exonode.v1.StatusResponse.members:type_name -> exonode.v1.Member
-	4,  // 46: exonode.v1.Member.suffrage:type_name -> exonode.v1.Suffrage
-	59, // 47: exonode.v1.Member.last_contact:type_name -> google.protobuf.Duration
-	41, // 48: exonode.v1.MembersResponse.members:type_name -> exonode.v1.Member
-	50, // 49: exonode.v1.ListKindsResponse.kinds:type_name -> exonode.v1.Kind
-	50, // 50: exonode.v1.RegisterKindRequest.kind:type_name -> exonode.v1.Kind
-	6,  // 51: exonode.v1.Event.ExtensionsEntry.value:type_name -> exonode.v1.Value
-	10, // 52: exonode.v1.LedgerService.Append:input_type -> exonode.v1.AppendRequest
-	12, // 53: exonode.v1.LedgerService.AppendBatch:input_type -> exonode.v1.AppendBatchRequest
-	14, // 54: exonode.v1.LedgerService.AppendStream:input_type -> exonode.v1.AppendStreamRequest
-	22, // 55: exonode.v1.LedgerService.Get:input_type -> exonode.v1.GetRequest
-	24, // 56: exonode.v1.LedgerService.Lookup:input_type -> exonode.v1.LookupRequest
-	27, // 57: exonode.v1.LedgerService.List:input_type -> exonode.v1.ListRequest
-	29, // 58: exonode.v1.LedgerService.Watch:input_type -> exonode.v1.WatchRequest
-	31, // 59: exonode.v1.LedgerService.Head:input_type -> exonode.v1.HeadRequest
-	34, // 60: exonode.v1.LedgerService.GetInclusionProof:input_type -> exonode.v1.GetInclusionProofRequest
-	36, // 61: exonode.v1.LedgerService.GetConsistencyProof:input_type -> exonode.v1.GetConsistencyProofRequest
-	38, // 62: exonode.v1.ClusterService.Status:input_type -> exonode.v1.StatusRequest
-	42, // 63: exonode.v1.ClusterService.Members:input_type -> exonode.v1.MembersRequest
-	44, // 64: exonode.v1.ClusterService.Remove:input_type -> exonode.v1.RemoveRequest
-	46, // 65: exonode.v1.ClusterService.Leave:input_type -> exonode.v1.LeaveRequest
-	48, // 66: exonode.v1.ClusterService.Transfer:input_type -> exonode.v1.TransferRequest
-	51, // 67: exonode.v1.CatalogService.ListKinds:input_type -> exonode.v1.ListKindsRequest
-	53, // 68: exonode.v1.CatalogService.RegisterKind:input_type -> exonode.v1.RegisterKindRequest
-	55, // 69: exonode.v1.CatalogService.RetireKind:input_type -> exonode.v1.RetireKindRequest
-	11, // 70: exonode.v1.LedgerService.Append:output_type -> exonode.v1.AppendResponse
-	13, // 71: exonode.v1.LedgerService.AppendBatch:output_type -> exonode.v1.AppendBatchResponse
-	15, // 72: exonode.v1.LedgerService.AppendStream:output_type -> exonode.v1.AppendStreamResponse
-	23, // 73: exonode.v1.LedgerService.Get:output_type -> exonode.v1.GetResponse
-	25, // 74: exonode.v1.LedgerService.Lookup:output_type -> exonode.v1.LookupResponse
-	28, // 75: exonode.v1.LedgerService.List:output_type -> exonode.v1.ListResponse
-	30, // 76: exonode.v1.LedgerService.Watch:output_type -> exonode.v1.WatchResponse
-	32, // 77: exonode.v1.LedgerService.Head:output_type -> exonode.v1.HeadResponse
-	35, // 78: exonode.v1.LedgerService.GetInclusionProof:output_type -> exonode.v1.GetInclusionProofResponse
-	37, // 79: exonode.v1.LedgerService.GetConsistencyProof:output_type -> exonode.v1.GetConsistencyProofResponse
-	39, // 80: exonode.v1.ClusterService.Status:output_type -> exonode.v1.StatusResponse
-	43, // 81: exonode.v1.ClusterService.Members:output_type -> exonode.v1.MembersResponse
-	45, // 82: exonode.v1.ClusterService.Remove:output_type -> exonode.v1.RemoveResponse
-	47, // 83: exonode.v1.ClusterService.Leave:output_type -> exonode.v1.LeaveResponse
-	49, // 84: exonode.v1.ClusterService.Transfer:output_type -> exonode.v1.TransferResponse
-	52, // 85: exonode.v1.CatalogService.ListKinds:output_type -> exonode.v1.ListKindsResponse
-	54, // 86: exonode.v1.CatalogService.RegisterKind:output_type -> exonode.v1.RegisterKindResponse
-	56, // 87: exonode.v1.CatalogService.RetireKind:output_type -> exonode.v1.RetireKindResponse
-	70, // [70:88] is the sub-list for method output_type
-	52, // [52:70] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	45, // 43: exonode.v1.StatusResponse.catch_up:type_name -> exonode.v1.Progress
+	64, // 44: exonode.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	46, // 45: exonode.v1.StatusResponse.members:type_name -> exonode.v1.Member
+	44, // 46: exonode.v1.StatusResponse.checkpoint:type_name -> exonode.v1.CheckpointStatus
+	64, // 47: exonode.v1.CheckpointStatus.final_at:type_name -> google.protobuf.Timestamp
+	63, // 48: exonode.v1.CheckpointStatus.refusals:type_name -> exonode.v1.CheckpointStatus.RefusalsEntry
+	4,  // 49: exonode.v1.Member.suffrage:type_name -> exonode.v1.Suffrage
+	65, // 50: exonode.v1.Member.last_contact:type_name -> google.protobuf.Duration
+	46, // 51: exonode.v1.MembersResponse.members:type_name -> exonode.v1.Member
+	55, // 52: exonode.v1.ListKindsResponse.kinds:type_name -> exonode.v1.Kind
+	55, // 53: exonode.v1.RegisterKindRequest.kind:type_name -> exonode.v1.Kind
+	6,  // 54: exonode.v1.Event.ExtensionsEntry.value:type_name -> exonode.v1.Value
+	10, // 55: exonode.v1.LedgerService.Append:input_type -> exonode.v1.AppendRequest
+	12, // 56: exonode.v1.LedgerService.AppendBatch:input_type -> exonode.v1.AppendBatchRequest
+	14, // 57: exonode.v1.LedgerService.AppendStream:input_type -> exonode.v1.AppendStreamRequest
+	22, // 58: exonode.v1.LedgerService.Get:input_type -> exonode.v1.GetRequest
+	24, // 59: exonode.v1.LedgerService.Lookup:input_type -> exonode.v1.LookupRequest
+	27, // 60: exonode.v1.LedgerService.List:input_type -> exonode.v1.ListRequest
+	29, // 61: exonode.v1.LedgerService.Watch:input_type -> exonode.v1.WatchRequest
+	31, // 62: exonode.v1.LedgerService.Head:input_type -> exonode.v1.HeadRequest
+	34, // 63: exonode.v1.LedgerService.GetInclusionProof:input_type -> exonode.v1.GetInclusionProofRequest
+	36, // 64: exonode.v1.LedgerService.GetConsistencyProof:input_type -> exonode.v1.GetConsistencyProofRequest
+	38, // 65: exonode.v1.LedgerService.GetCheckpoint:input_type -> exonode.v1.GetCheckpointRequest
+	40, // 66: exonode.v1.LedgerService.GetTrustPolicy:input_type -> exonode.v1.GetTrustPolicyRequest
+	42, // 67: exonode.v1.ClusterService.Status:input_type -> exonode.v1.StatusRequest
+	47, // 68: exonode.v1.ClusterService.Members:input_type -> exonode.v1.MembersRequest
+	49, // 69: exonode.v1.ClusterService.Remove:input_type -> exonode.v1.RemoveRequest
+	51, // 70: exonode.v1.ClusterService.Leave:input_type -> exonode.v1.LeaveRequest
+	53, // 71: exonode.v1.ClusterService.Transfer:input_type -> exonode.v1.TransferRequest
+	56, // 72: exonode.v1.CatalogService.ListKinds:input_type -> exonode.v1.ListKindsRequest
+	58, // 73: exonode.v1.CatalogService.RegisterKind:input_type -> exonode.v1.RegisterKindRequest
+	60, // 74: exonode.v1.CatalogService.RetireKind:input_type -> exonode.v1.RetireKindRequest
+	11, // 75: exonode.v1.LedgerService.Append:output_type -> exonode.v1.AppendResponse
+	13, // 76: exonode.v1.LedgerService.AppendBatch:output_type -> exonode.v1.AppendBatchResponse
+	15, // 77: exonode.v1.LedgerService.AppendStream:output_type -> exonode.v1.AppendStreamResponse
+	23, // 78: exonode.v1.LedgerService.Get:output_type -> exonode.v1.GetResponse
+	25, // 79: exonode.v1.LedgerService.Lookup:output_type -> exonode.v1.LookupResponse
+	28, // 80: exonode.v1.LedgerService.List:output_type -> exonode.v1.ListResponse
+	30, // 81: exonode.v1.LedgerService.Watch:output_type -> exonode.v1.WatchResponse
+	32, // 82: exonode.v1.LedgerService.Head:output_type -> exonode.v1.HeadResponse
+	35, // 83: exonode.v1.LedgerService.GetInclusionProof:output_type -> exonode.v1.GetInclusionProofResponse
+	37, // 84: exonode.v1.LedgerService.GetConsistencyProof:output_type -> exonode.v1.GetConsistencyProofResponse
+	39, // 85: exonode.v1.LedgerService.GetCheckpoint:output_type -> exonode.v1.GetCheckpointResponse
+	41, // 86: exonode.v1.LedgerService.GetTrustPolicy:output_type -> exonode.v1.GetTrustPolicyResponse
+	43, // 87: exonode.v1.ClusterService.Status:output_type -> exonode.v1.StatusResponse
+	48, // 88: exonode.v1.ClusterService.Members:output_type -> exonode.v1.MembersResponse
+	50, // 89: exonode.v1.ClusterService.Remove:output_type -> exonode.v1.RemoveResponse
+	52, // 90: exonode.v1.ClusterService.Leave:output_type -> exonode.v1.LeaveResponse
+	54, // 91: exonode.v1.ClusterService.Transfer:output_type -> exonode.v1.TransferResponse
+	57, // 92: exonode.v1.CatalogService.ListKinds:output_type -> exonode.v1.ListKindsResponse
+	59, // 93: exonode.v1.CatalogService.RegisterKind:output_type -> exonode.v1.RegisterKindResponse
+	61, // 94: exonode.v1.CatalogService.RetireKind:output_type -> exonode.v1.RetireKindResponse
+	75, // [75:95] is the sub-list for method output_type
+	55, // [55:75] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_exonode_v1_exonode_proto_init() }
@@ -4566,7 +4889,7 @@ func file_exonode_v1_exonode_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_exonode_v1_exonode_proto_rawDesc), len(file_exonode_v1_exonode_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   53,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

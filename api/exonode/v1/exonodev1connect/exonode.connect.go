@@ -69,6 +69,12 @@ const (
 	// LedgerServiceGetConsistencyProofProcedure is the fully-qualified name of the LedgerService's
 	// GetConsistencyProof RPC.
 	LedgerServiceGetConsistencyProofProcedure = "/exonode.v1.LedgerService/GetConsistencyProof"
+	// LedgerServiceGetCheckpointProcedure is the fully-qualified name of the LedgerService's
+	// GetCheckpoint RPC.
+	LedgerServiceGetCheckpointProcedure = "/exonode.v1.LedgerService/GetCheckpoint"
+	// LedgerServiceGetTrustPolicyProcedure is the fully-qualified name of the LedgerService's
+	// GetTrustPolicy RPC.
+	LedgerServiceGetTrustPolicyProcedure = "/exonode.v1.LedgerService/GetTrustPolicy"
 	// ClusterServiceStatusProcedure is the fully-qualified name of the ClusterService's Status RPC.
 	ClusterServiceStatusProcedure = "/exonode.v1.ClusterService/Status"
 	// ClusterServiceMembersProcedure is the fully-qualified name of the ClusterService's Members RPC.
@@ -117,6 +123,11 @@ type LedgerServiceClient interface {
 	GetInclusionProof(context.Context, *v1.GetInclusionProofRequest) (*v1.GetInclusionProofResponse, error)
 	// GetConsistencyProof proves that one tree is a prefix of another.
 	GetConsistencyProof(context.Context, *v1.GetConsistencyProofRequest) (*v1.GetConsistencyProofResponse, error)
+	// GetCheckpoint returns the newest final checkpoint; where it is to cover entries that
+	// none does yet, once one does.
+	GetCheckpoint(context.Context, *v1.GetCheckpointRequest) (*v1.GetCheckpointResponse, error)
+	// GetTrustPolicy returns the policy by which this cluster's checkpoints are final now.
+	GetTrustPolicy(context.Context, *v1.GetTrustPolicyRequest) (*v1.GetTrustPolicyResponse, error)
 }
 
 // NewLedgerServiceClient constructs a client for the exonode.v1.LedgerService service. By default,
@@ -196,6 +207,20 @@ func NewLedgerServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		getCheckpoint: connect.NewClient[v1.GetCheckpointRequest, v1.GetCheckpointResponse](
+			httpClient,
+			baseURL+LedgerServiceGetCheckpointProcedure,
+			connect.WithSchema(ledgerServiceMethods.ByName("GetCheckpoint")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		getTrustPolicy: connect.NewClient[v1.GetTrustPolicyRequest, v1.GetTrustPolicyResponse](
+			httpClient,
+			baseURL+LedgerServiceGetTrustPolicyProcedure,
+			connect.WithSchema(ledgerServiceMethods.ByName("GetTrustPolicy")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -211,6 +236,8 @@ type ledgerServiceClient struct {
 	head                *connect.Client[v1.HeadRequest, v1.HeadResponse]
 	getInclusionProof   *connect.Client[v1.GetInclusionProofRequest, v1.GetInclusionProofResponse]
 	getConsistencyProof *connect.Client[v1.GetConsistencyProofRequest, v1.GetConsistencyProofResponse]
+	getCheckpoint       *connect.Client[v1.GetCheckpointRequest, v1.GetCheckpointResponse]
+	getTrustPolicy      *connect.Client[v1.GetTrustPolicyRequest, v1.GetTrustPolicyResponse]
 }
 
 // Append calls exonode.v1.LedgerService.Append.
@@ -295,6 +322,24 @@ func (c *ledgerServiceClient) GetConsistencyProof(ctx context.Context, req *v1.G
 	return nil, err
 }
 
+// GetCheckpoint calls exonode.v1.LedgerService.GetCheckpoint.
+func (c *ledgerServiceClient) GetCheckpoint(ctx context.Context, req *v1.GetCheckpointRequest) (*v1.GetCheckpointResponse, error) {
+	response, err := c.getCheckpoint.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// GetTrustPolicy calls exonode.v1.LedgerService.GetTrustPolicy.
+func (c *ledgerServiceClient) GetTrustPolicy(ctx context.Context, req *v1.GetTrustPolicyRequest) (*v1.GetTrustPolicyResponse, error) {
+	response, err := c.getTrustPolicy.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // LedgerServiceHandler is an implementation of the exonode.v1.LedgerService service.
 type LedgerServiceHandler interface {
 	// Append submits one event and answers once it is on the disks of a quorum.
@@ -322,6 +367,11 @@ type LedgerServiceHandler interface {
 	GetInclusionProof(context.Context, *v1.GetInclusionProofRequest) (*v1.GetInclusionProofResponse, error)
 	// GetConsistencyProof proves that one tree is a prefix of another.
 	GetConsistencyProof(context.Context, *v1.GetConsistencyProofRequest) (*v1.GetConsistencyProofResponse, error)
+	// GetCheckpoint returns the newest final checkpoint; where it is to cover entries that
+	// none does yet, once one does.
+	GetCheckpoint(context.Context, *v1.GetCheckpointRequest) (*v1.GetCheckpointResponse, error)
+	// GetTrustPolicy returns the policy by which this cluster's checkpoints are final now.
+	GetTrustPolicy(context.Context, *v1.GetTrustPolicyRequest) (*v1.GetTrustPolicyResponse, error)
 }
 
 // NewLedgerServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -397,6 +447,20 @@ func NewLedgerServiceHandler(svc LedgerServiceHandler, opts ...connect.HandlerOp
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	ledgerServiceGetCheckpointHandler := connect.NewUnaryHandlerSimple(
+		LedgerServiceGetCheckpointProcedure,
+		svc.GetCheckpoint,
+		connect.WithSchema(ledgerServiceMethods.ByName("GetCheckpoint")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	ledgerServiceGetTrustPolicyHandler := connect.NewUnaryHandlerSimple(
+		LedgerServiceGetTrustPolicyProcedure,
+		svc.GetTrustPolicy,
+		connect.WithSchema(ledgerServiceMethods.ByName("GetTrustPolicy")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/exonode.v1.LedgerService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case LedgerServiceAppendProcedure:
@@ -419,6 +483,10 @@ func NewLedgerServiceHandler(svc LedgerServiceHandler, opts ...connect.HandlerOp
 			ledgerServiceGetInclusionProofHandler.ServeHTTP(w, r)
 		case LedgerServiceGetConsistencyProofProcedure:
 			ledgerServiceGetConsistencyProofHandler.ServeHTTP(w, r)
+		case LedgerServiceGetCheckpointProcedure:
+			ledgerServiceGetCheckpointHandler.ServeHTTP(w, r)
+		case LedgerServiceGetTrustPolicyProcedure:
+			ledgerServiceGetTrustPolicyHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -466,6 +534,14 @@ func (UnimplementedLedgerServiceHandler) GetInclusionProof(context.Context, *v1.
 
 func (UnimplementedLedgerServiceHandler) GetConsistencyProof(context.Context, *v1.GetConsistencyProofRequest) (*v1.GetConsistencyProofResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("exonode.v1.LedgerService.GetConsistencyProof is not implemented"))
+}
+
+func (UnimplementedLedgerServiceHandler) GetCheckpoint(context.Context, *v1.GetCheckpointRequest) (*v1.GetCheckpointResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("exonode.v1.LedgerService.GetCheckpoint is not implemented"))
+}
+
+func (UnimplementedLedgerServiceHandler) GetTrustPolicy(context.Context, *v1.GetTrustPolicyRequest) (*v1.GetTrustPolicyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("exonode.v1.LedgerService.GetTrustPolicy is not implemented"))
 }
 
 // ClusterServiceClient is a client for the exonode.v1.ClusterService service.

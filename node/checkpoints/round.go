@@ -1,0 +1,361 @@
+package checkpoints
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/chain/checkpoint"
+	"github.com/exonode/exonode/fsm"
+	"github.com/exonode/exonode/node/signing"
+)
+
+// until is the beginning of a tree.
+type until struct {
+	signing.Tree
+	size uint64
+}
+
+func (u until) Size() uint64 { return u.size }
+
+// round makes one checkpoint where this node leads and the tree grew, or somebody asked.
+func (s *Service) round(ctx context.Context, wg *sync.WaitGroup, asked bool) {
+	view := s.cfg.View()
+	if view.Genesis() == nil || !s.cfg.Leading() {
+		s.note("", nil)
+		return
+	}
+	size := view.Head().Size
+	if f := s.Final(); f != nil && f.Note.Checkpoint.Origin == view.Origin() && f.Note.Checkpoint.Size >= size && !asked {
+		return
+	}
+	note, err := s.sign(view, size)
+	if err != nil {
+		// A larger tree was signed before: this node is not there again yet.
+		if !errors.Is(err, signing.ErrOlder) {
+			s.cfg.Log.Error("no checkpoint signed", "size", size, "error", err)
+		}
+		s.note(err.Error(), nil)
+		return
+	}
+	voters := Voters(view)
+	refusals := s.collect(ctx, note, voters)
+	if ctx.Err() != nil {
+		return
+	}
+	signed, err := signedBy(note, voters)
+	if err == nil && !s.enough(note.Checkpoint.Origin, signed, note, voters) {
+		err = fmt.Errorf("%d of %d voters cosigned %d entries, %d are needed", len(signed), len(voters), size, len(voters)/2+1)
+	}
+	if err != nil {
+		s.note(summary(err, refusals), refusals)
+		return
+	}
+	s.note("", refusals)
+	final := &Final{Note: trim(note, voters), Voters: voters, Signed: signed}
+	final.Bytes = final.Note.Bytes()
+	s.keep(final)
+	s.publish(ctx, wg, final.Bytes)
+}
+
+// summary adds one of the refusals to an error: they are mostly the same.
+func summary(err error, refusals map[string]string) string {
+	for _, why := range refusals {
+		return fmt.Sprintf("%v: %s", err, why)
+	}
+	return err.Error()
+}
+
+// note records how a round went, and logs what is new about it.
+func (s *Service) note(problem string, refusals map[string]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if (problem == "") != (s.problem == "") {
+		if problem == "" {
+			s.cfg.Log.Info("checkpoints become final again")
+		} else {
+			s.cfg.Log.Warn("no checkpoint becomes final", "reason", problem)
+		}
+	}
+	s.problem, s.refusals = problem, refusals
+}
+
+func (s *Service) sign(view *fsm.View, size uint64) (*checkpoint.Note, error) {
+	key := s.key(view)
+	if key == nil {
+		return nil, errors.New("this node does not have the log's key yet")
+	}
+	signer, err := checkpoint.NewLogSigner(view.Origin(), key)
+	if err != nil {
+		return nil, err
+	}
+	log, err := signing.NewLog(s.logged, signer)
+	if err != nil {
+		return nil, err
+	}
+	return log.Sign(until{s.cfg.Tree, size})
+}
+
+// enough reports whether a quorum signed: of the voters, and of those that the last final
+// checkpoint was under, so that new keys count only once the old ones have confirmed them.
+func (s *Service) enough(origin string, signed map[string]bool, note *checkpoint.Note, voters []Voter) bool {
+	if !quorum(signed, voters) {
+		return false
+	}
+	last := s.Final()
+	if last == nil || last.Note.Checkpoint.Origin != origin {
+		return true
+	}
+	before, err := signedBy(note, last.Voters)
+	return err == nil && quorum(before, last.Voters)
+}
+
+// reply is what a voter answers.
+type reply struct {
+	node       string
+	signatures []checkpoint.Signature
+	err        error
+}
+
+// collect adds to the note the voters' genuine cosignatures, and returns why others have
+// none. It waits for all, but where there are enough not for long.
+func (s *Service) collect(ctx context.Context, note *checkpoint.Note, voters []Voter) map[string]string {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	bare := note.Bytes()
+	replies := make(chan reply, len(voters))
+	for _, v := range voters {
+		go func() { // ends with ctx; nobody waits for a voter that hangs
+			r := reply{node: v.NodeID}
+			var b []byte
+			if v.NodeID == s.cfg.NodeID {
+				b, r.err = s.serveCosign(ctx, bare)
+			} else {
+				b, r.err = s.cfg.Call(ctx, v.NodeID, MethodCosign, bare)
+			}
+			if r.err == nil {
+				r.signatures, r.err = checkpoint.ParseSignatures(b)
+			}
+			replies <- r
+		}()
+	}
+	refusals := make(map[string]string)
+	for _, v := range voters {
+		refusals[v.NodeID] = "it did not answer in time"
+	}
+	signed := make(map[string]bool)
+	var late <-chan time.Time
+	for range voters {
+		select {
+		case r := <-replies:
+			if r.err != nil {
+				refusals[r.node] = r.err.Error()
+				break
+			}
+			i := slices.IndexFunc(voters, func(v Voter) bool { return v.NodeID == r.node })
+			if err := addGenuine(note, voters[i], r.signatures); err != nil {
+				refusals[r.node] = err.Error()
+				break
+			}
+			delete(refusals, r.node)
+			signed[r.node] = true
+		case <-late:
+			return refusals
+		case <-ctx.Done():
+			return refusals
+		}
+		if late == nil && quorum(signed, voters) {
+			timer := time.NewTimer(grace)
+			defer timer.Stop()
+			late = timer.C
+		}
+	}
+	return refusals
+}
+
+// addGenuine adds the signatures of a voter's keys to a note; none is an error.
+func addGenuine(note *checkpoint.Note, v Voter, signatures []checkpoint.Signature) error {
+	if len(v.Keys) == 0 {
+		return errors.New("the chain does not have its keys yet")
+	}
+	with := &checkpoint.Note{Checkpoint: note.Checkpoint, Signatures: signatures}
+	by, err := with.Verify(v.Keys...)
+	if err != nil {
+		return err
+	}
+	if len(by) == 0 {
+		return errors.New("its signatures are of other keys than the chain has of it")
+	}
+	for _, k := range by {
+		for _, sig := range signatures {
+			if sig.Name == k.Key.Name && sig.KeyID == k.Key.ID() {
+				note.Add(sig)
+			}
+		}
+	}
+	return nil
+}
+
+// trim keeps a published note within its signatures: where there are more, the voters'
+// ML-DSA ones go first, then those beyond a quorum.
+func trim(note *checkpoint.Note, voters []Voter) *checkpoint.Note {
+	if len(note.Signatures) <= maxSignatures {
+		return note
+	}
+	second := make(map[uint32]bool)
+	for _, v := range voters {
+		for _, k := range v.Keys {
+			if k.Type == checkpoint.MLDSACosigner {
+				second[k.ID()] = true
+			}
+		}
+	}
+	out := &checkpoint.Note{Checkpoint: note.Checkpoint}
+	for _, later := range []bool{false, true} {
+		for _, sig := range note.Signatures {
+			if second[sig.KeyID] == later && len(out.Signatures) < maxSignatures {
+				out.Add(sig)
+			}
+		}
+	}
+	return out
+}
+
+// keep makes a final checkpoint the newest one, where it is newer.
+func (s *Service) keep(f *Final) {
+	f.At = s.cfg.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.final; old != nil && old.Note.Checkpoint.Origin == f.Note.Checkpoint.Origin && old.Note.Checkpoint.Size > f.Note.Checkpoint.Size {
+		return
+	}
+	s.final = f
+	close(s.moved)
+	s.moved = make(chan struct{})
+}
+
+// publish sends a final checkpoint to all other members, and waits for none: one that
+// misses it has the next.
+func (s *Service) publish(ctx context.Context, wg *sync.WaitGroup, note []byte) {
+	for _, id := range s.cfg.Members() {
+		s.mu.Lock()
+		busy := s.sending[id]
+		s.sending[id] = true
+		s.mu.Unlock()
+		if busy {
+			continue
+		}
+		wg.Go(func() {
+			call, cancel := context.WithTimeout(ctx, callTimeout)
+			defer cancel()
+			if _, err := s.cfg.Call(call, id, MethodPublish, note); err != nil {
+				s.cfg.Log.Debug("checkpoint not published", "to", id, "error", err)
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			delete(s.sending, id)
+		})
+	}
+}
+
+// await waits until this node has applied size entries, for at most patience. That it
+// has not is for the caller to find.
+func (s *Service) await(ctx context.Context, size uint64) {
+	for have := s.cfg.Tree.Size(); have < size; have = s.cfg.Tree.Size() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.cfg.Grown(have):
+		}
+	}
+}
+
+func (s *Service) serveCosign(ctx context.Context, request []byte) ([]byte, error) {
+	note, err := checkpoint.ParseNote(request)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	p := &note.Checkpoint
+	s.await(ctx, p.Size)
+	s.judge.await(ctx, p.Size)
+	view := s.cfg.View()
+	if view.Genesis() == nil || p.Origin != view.Origin() {
+		return nil, fmt.Errorf("the log is %q here, not %q", view.Origin(), p.Origin)
+	}
+	signatures, err := s.cosigner.Cosign(note, logKeys(view), s.cfg.Tree)
+	if err != nil {
+		if errors.Is(err, signing.ErrContradicts) || errors.Is(err, ErrVerdict) || errors.Is(err, signing.ErrBroken) {
+			s.cfg.Log.Error("a checkpoint is not cosigned", "size", p.Size, "error", err)
+		}
+		return nil, err
+	}
+	var out bytes.Buffer
+	for i := range signatures {
+		out.WriteString(signatures[i].Line())
+	}
+	return out.Bytes(), nil
+}
+
+func logKeys(view *fsm.View) []checkpoint.Key {
+	key := view.Genesis().LogKey
+	return []checkpoint.Key{{Name: view.Origin(), Type: checkpoint.Log, Public: key[:]}}
+}
+
+// servePublish takes a final checkpoint from a member, after checking all of it.
+func (s *Service) servePublish(ctx context.Context, request []byte) error {
+	note, err := checkpoint.ParseNote(request)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	p := &note.Checkpoint
+	s.await(ctx, p.Size)
+	view := s.cfg.View()
+	if view.Genesis() == nil || p.Origin != view.Origin() {
+		return fmt.Errorf("the log is %q here, not %q", view.Origin(), p.Origin)
+	}
+	if have := s.cfg.Tree.Size(); have < p.Size {
+		return fmt.Errorf("%w: %d of %d entries", signing.ErrBehind, have, p.Size)
+	}
+	root, err := s.cfg.Tree.RootAt(p.Size)
+	if err != nil {
+		return err
+	}
+	if root != p.Root {
+		s.cfg.Log.Error("a final checkpoint is of another chain than this node's", "size", p.Size, "root", p.Root, "here", root)
+		return fmt.Errorf("%w: root %v of %d entries, it is %v here", chain.ErrProof, p.Root, p.Size, root)
+	}
+	by, err := note.Verify(logKeys(view)...)
+	if err != nil {
+		return err
+	}
+	voters := Voters(view)
+	signed, err := signedBy(note, voters)
+	if err != nil {
+		return err
+	}
+	if len(by) == 0 || !quorum(signed, voters) {
+		return fmt.Errorf("%w: %d of %d voters", checkpoint.ErrQuorum, len(signed), len(voters))
+	}
+	s.keep(&Final{Note: note, Bytes: request, Voters: voters, Signed: signed})
+	return nil
+}
+
+// Reasons lists refusals as a text, sorted, for people.
+func (s *Status) Reasons() string {
+	var lines []string
+	for id, why := range s.Refusals {
+		lines = append(lines, id+": "+why)
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "; ")
+}
