@@ -212,9 +212,9 @@ func TestKeysCountOnce(t *testing.T) {
 		// The last checkpoint was under voters that are not there any more.
 		strangers := *final
 		strangers.Voters = []Voter{{NodeID: "x"}, {NodeID: "y"}, final.Voters[0]}
-		n1.mu.Lock()
+		n1.Service.mu.Lock()
 		n1.final = &strangers
-		n1.mu.Unlock()
+		n1.Service.mu.Unlock()
 		c.grow(1)
 		if s := c.never(); !strings.Contains(s.Problem, "cosigned") {
 			t.Errorf("%+v", s)
