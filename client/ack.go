@@ -125,6 +125,10 @@ type CheckpointStatus struct {
 	// Refusals are the voters' reasons, by node id, where the node leads.
 	Problem  string
 	Refusals map[string]string
+	// Witnessed is the size of the newest one with a quorum of outside witnesses;
+	// Witnesses are why some do not cosign, by name, where the node leads.
+	Witnessed uint64
+	Witnesses map[string]string
 }
 
 // Progress is x of y entries.

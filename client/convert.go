@@ -66,7 +66,7 @@ func fromStatus(m *exonodev1.StatusResponse, address string) Status {
 		s.CatchUp = &Progress{Have: p.GetHave(), Want: p.GetWant()}
 	}
 	if c := m.GetCheckpoint(); c != nil {
-		s.Checkpoint = CheckpointStatus{Size: c.GetFinalSize(), Cosigned: c.GetCosigned(), Problem: c.GetProblem(), Refusals: c.GetRefusals()}
+		s.Checkpoint = CheckpointStatus{Size: c.GetFinalSize(), Cosigned: c.GetCosigned(), Problem: c.GetProblem(), Refusals: c.GetRefusals(), Witnessed: c.GetWitnessedSize(), Witnesses: c.GetWitnesses()}
 		if t := c.GetFinalAt(); t != nil {
 			s.Checkpoint.At = t.AsTime()
 		}

@@ -1,16 +1,20 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
+	"net/http"
+	"path/filepath"
 	"time"
 
 	"github.com/exonode/exonode/api"
 	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/chain/checkpoint"
 	"github.com/exonode/exonode/node/checkpoints"
+	"github.com/exonode/exonode/node/signing"
 	"github.com/exonode/exonode/server"
 	"github.com/exonode/exonode/transport"
 )
@@ -30,6 +34,7 @@ func (n *Node) openCheckpoints() (err error) {
 			reply, _, err := n.trans.Call(ctx, transport.ClassCall, transport.PeerRef{NodeID: nodeID}, method, request)
 			return reply, err
 		},
+		Witnesses: n.cfg.Checkpoints.Witnesses, HTTP: &http.Client{CheckRedirect: noRedirect}, Consistency: n.ledger.ConsistencyProof,
 		Write: n.witness.write, Now: n.faults.Now, Log: n.log,
 	})
 	if err != nil {
@@ -47,6 +52,9 @@ func (n *Node) openCheckpoints() (err error) {
 			return b, err
 		})
 	}
+	if err := n.openWitness(); err != nil {
+		return err
+	}
 	n.reader.published = func() []byte {
 		if f := n.checkpoints.Final(); f != nil {
 			return f.Bytes
@@ -54,6 +62,44 @@ func (n *Node) openCheckpoints() (err error) {
 		return nil
 	}
 	return nil
+}
+
+// noRedirect takes what a witness answers for its answer.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// openWitness makes the node a witness of the logs that it is configured for, with a key
+// of its own and a memory for that.
+func (n *Node) openWitness() error {
+	cfg := &n.cfg.Checkpoints
+	if len(cfg.WitnessLogs) == 0 {
+		return nil
+	}
+	key, err := signing.Ed25519Key(filepath.Join(n.dir.sub("keys"), "witness.key"), n.cfg.Ground.Signing)
+	if err != nil {
+		return err
+	}
+	signer, err := checkpoint.NewCosigner(cmp.Or(cfg.WitnessName, "exonode/witness/"+n.identity.NodeID()), key)
+	if err != nil {
+		return err
+	}
+	memory, err := signing.OpenMemory(filepath.Join(n.dir.sub("signed"), "witness.json"), n.cfg.Ground.Signing)
+	if err != nil {
+		return err
+	}
+	if n.outsider, err = signing.NewWitness(memory, cfg.WitnessLogs, n.faults.Now, signer); err != nil {
+		return err
+	}
+	public := signer.Key()
+	n.log.Info("witness", "logs", len(cfg.WitnessLogs), "key", public.String(), "path", "/witness/")
+	return nil
+}
+
+// AddCheckpoint implements server.Witness.
+func (n *Node) AddCheckpoint(body []byte) (server.WitnessAnswer, bool) {
+	if n.outsider == nil {
+		return server.WitnessAnswer{}, false
+	}
+	return checkpoints.AnswerWitness(n.outsider, body), true
 }
 
 // finalPatience bounds a wait for a checkpoint without a deadline of the caller's.
@@ -114,7 +160,7 @@ func (n *Node) TrustPolicy(context.Context) (string, error) {
 // checkpointStatus is server.Status's.
 func (n *Node) checkpointStatus() server.CheckpointStatus {
 	s := n.checkpoints.Status()
-	return server.CheckpointStatus{Size: s.Size, At: s.At, Cosigned: s.Cosigned, Problem: s.Problem, Refusals: s.Refusals}
+	return server.CheckpointStatus{Size: s.Size, At: s.At, Cosigned: s.Cosigned, Problem: s.Problem, Refusals: s.Refusals, Witnessed: s.Witnessed, Witnesses: s.Witnesses}
 }
 
 // leads reports whether this node leads, and has seen to its barrier.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/exonode/exonode/chain/checkpoint"
 	"github.com/exonode/exonode/discovery"
 	"github.com/exonode/exonode/node/pipeline"
 	"github.com/exonode/exonode/node/raftstore"
@@ -68,6 +69,14 @@ type Checkpoints struct {
 	Interval time.Duration
 	// MLDSA has this node cosign with ML-DSA-44 (FIPS 204) besides Ed25519.
 	MLDSA bool
+	// Witnesses are outside witnesses, with their addresses, that this node asks to
+	// cosign while it leads, and the quorum that makes a checkpoint a witnessed one;
+	// nil is none.
+	Witnesses *checkpoint.Policy
+	// WitnessLogs are other logs, by their keys, for which this node is a witness under
+	// WitnessName; none makes it none. "" is "exonode/witness/<node id>".
+	WitnessLogs []checkpoint.Key
+	WitnessName string
 }
 
 // Discovery says how nodes find each other.

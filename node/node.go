@@ -28,6 +28,7 @@ import (
 	"github.com/exonode/exonode/node/checkpoints"
 	"github.com/exonode/exonode/node/pipeline"
 	"github.com/exonode/exonode/node/raftstore"
+	"github.com/exonode/exonode/node/signing"
 	"github.com/exonode/exonode/outbox"
 	"github.com/exonode/exonode/server"
 	"github.com/exonode/exonode/transport"
@@ -70,6 +71,7 @@ type Node struct {
 	pipeline *pipeline.Pipeline
 	reader
 	checkpoints *checkpoints.Service
+	outsider    *signing.Witness // nil where this node is no witness of other logs
 
 	peerListener, apiListener net.Listener
 	trans                     *transport.Transport

@@ -94,6 +94,7 @@ func statusToProto(s Status, ready error) *exonodev1.StatusResponse {
 	c := &s.Checkpoint
 	p.Checkpoint = &exonodev1.CheckpointStatus{
 		FinalSize: c.Size, Cosigned: uint32(c.Cosigned), Problem: c.Problem, Refusals: c.Refusals,
+		WitnessedSize: c.Witnessed, Witnesses: c.Witnesses,
 	}
 	if !c.At.IsZero() {
 		p.Checkpoint.FinalAt = timestamppb.New(c.At)

@@ -22,6 +22,7 @@ type Node interface {
 	Cataloger
 	Tiles
 	Checkpoints
+	Witness
 }
 
 // Caller is who calls, as the server authenticated it.
@@ -126,6 +127,20 @@ type Checkpoints interface {
 	TrustPolicy(ctx context.Context) (string, error)
 }
 
+// Witness cosigns checkpoints of other logs (c2sp.org/tlog-witness).
+type Witness interface {
+	// AddCheckpoint answers a request to cosign; ok is false where this node is no
+	// witness.
+	AddCheckpoint(body []byte) (answer WitnessAnswer, ok bool)
+}
+
+// WitnessAnswer is an answer in HTTP's terms, which are the protocol's.
+type WitnessAnswer struct {
+	Status      int
+	ContentType string
+	Body        []byte
+}
+
 // Checkpoint is a signed note, with what it says.
 type Checkpoint struct {
 	Note []byte
@@ -140,6 +155,10 @@ type CheckpointStatus struct {
 	Cosigned int
 	Problem  string            // why nothing newer is final
 	Refusals map[string]string // by node id
+	// Witnessed is the newest one with a quorum of outside witnesses, Witnesses why some
+	// do not cosign, by name.
+	Witnessed uint64
+	Witnesses map[string]string
 }
 
 // Tiles is the local chain as a log that anyone's tools read (c2sp.org/tlog-tiles).

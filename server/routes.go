@@ -13,6 +13,7 @@ import (
 
 	"github.com/exonode/exonode/api"
 	"github.com/exonode/exonode/api/exonode/v1/exonodev1connect"
+	"github.com/exonode/exonode/chain/tlogwitness"
 )
 
 // routes puts everything on one port. Health and metrics ask for no
@@ -52,6 +53,8 @@ func (s *Server) routes() http.Handler {
 		"GET /v1/status":             web.getStatus,
 		"GET /checkpoint":            web.getCheckpoint,
 		"GET /tile/":                 web.getTile,
+
+		"POST /witness/" + tlogwitness.Path: web.postAddCheckpoint,
 	} {
 		private.Handle(pattern, s.metrics.route(pattern, web.serve(route)))
 	}

@@ -32,6 +32,8 @@ type serveFlags struct {
 	snapshotBytes, snapshotEntries uint64
 	checkpoints                    time.Duration
 	mldsa                          bool
+	witnesses, witnessLogs         string
+	witnessName                    string
 	queueEvents, queueBytes        int
 	maxPayload                     int
 	logLevel, logFormat            string
@@ -126,6 +128,9 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	flags.Uint64Var(&f.snapshotEntries, "snapshot-logs", 16384, "raft log entries after which a snapshot is taken")
 	flags.DurationVar(&f.checkpoints, "checkpoint-interval", checkpoints.DefaultInterval, "how often the leader makes a checkpoint while the chain grows")
 	flags.BoolVar(&f.mldsa, "ml-dsa", false, "cosign checkpoints with ML-DSA-44 (FIPS 204) besides Ed25519")
+	flags.StringVar(&f.witnesses, "witnesses", "", "policy `file` (C2SP tlog-policy) with outside witnesses, their addresses, and the quorum that makes a checkpoint witnessed")
+	flags.StringVar(&f.witnessLogs, "witness-logs", "", "policy `file` with other logs: be a witness of these, at /witness/")
+	flags.StringVar(&f.witnessName, "witness-name", "", "`name` of the key of that witness (default \"exonode/witness/\" and the node id)")
 	flags.IntVar(&f.queueEvents, "queue-events", 1<<16, "events that may wait on this node")
 	flags.IntVar(&f.queueBytes, "queue-bytes", 64<<20, "bytes of events that may wait on this node")
 	flags.IntVar(&f.maxPayload, "max-payload", 1<<20, "bytes that a payload may have; the same on all nodes")
@@ -167,13 +172,29 @@ func (f *serveFlags) config(logger *slog.Logger) (node.Config, error) {
 			LogBackend: raftstore.Backend(f.logBackend), WriteTimeout: f.writeTimeout,
 			SnapshotBytes: f.snapshotBytes, SnapshotLogs: f.snapshotEntries,
 		},
-		Checkpoints: node.Checkpoints{Interval: f.checkpoints, MLDSA: f.mldsa},
+		Checkpoints: node.Checkpoints{Interval: f.checkpoints, MLDSA: f.mldsa, WitnessName: f.witnessName},
 		Limits:      pipeline.Limits{QueueEvents: f.queueEvents, QueueBytes: f.queueBytes, Payload: f.maxPayload},
 		Logger:      logger,
 		Fatal: func(err error) {
 			logger.Error("the node can't go on", "error", err)
 			os.Exit(exitFatal)
 		},
+	}
+	if f.witnesses != "" {
+		p, err := readTrustPolicy(f.witnesses)
+		if err != nil {
+			return cfg, err
+		}
+		cfg.Checkpoints.Witnesses = p
+	}
+	if f.witnessLogs != "" {
+		p, err := readTrustPolicy(f.witnessLogs)
+		if err != nil {
+			return cfg, err
+		}
+		for _, l := range p.Logs {
+			cfg.Checkpoints.WitnessLogs = append(cfg.Checkpoints.WitnessLogs, l.Key)
+		}
 	}
 	switch f.timing {
 	case "lan":

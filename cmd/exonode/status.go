@@ -46,10 +46,13 @@ type finalView struct {
 	Cosigned uint32            `json:"cosigned"`
 	Problem  string            `json:"problem,omitempty"`
 	Refusals map[string]string `json:"refusals,omitempty"`
+	// Witnessed is the size of the newest one that outside witnesses cosigned.
+	Witnessed uint64            `json:"witnessed_size,omitempty"`
+	Witnesses map[string]string `json:"witnesses,omitempty"`
 }
 
 func newFinalView(c client.CheckpointStatus) finalView {
-	v := finalView{Size: c.Size, Cosigned: c.Cosigned, Problem: c.Problem, Refusals: c.Refusals}
+	v := finalView{Size: c.Size, Cosigned: c.Cosigned, Problem: c.Problem, Refusals: c.Refusals, Witnessed: c.Witnessed, Witnesses: c.Witnesses}
 	if !c.At.IsZero() {
 		v.At = c.At.UTC().Format(time.RFC3339)
 	}
@@ -63,6 +66,14 @@ func (v *finalView) print(w io.Writer, name func(id string) string) error {
 		text = fmt.Sprintf("%d entries at %s, cosigned by %d voters", v.Size, v.At, v.Cosigned)
 	}
 	_, err := fmt.Fprintf(w, "final    %s\n", text)
+	if v.Witnessed > 0 && err == nil {
+		_, err = fmt.Fprintf(w, "         %d entries witnessed from outside\n", v.Witnessed)
+	}
+	for _, outside := range slices.Sorted(maps.Keys(v.Witnesses)) {
+		if err == nil {
+			_, err = fmt.Fprintf(w, "         witness %s does not cosign: %s\n", outside, v.Witnesses[outside])
+		}
+	}
 	if v.Problem != "" && err == nil {
 		_, err = fmt.Fprintf(w, "         nothing newer: %s\n", v.Problem)
 	}

@@ -147,7 +147,7 @@ func (m *member) start(configure func(string, *Config)) {
 	m.c.t.Helper()
 	cfg := Config{
 		NodeID: m.id, Chain: testID, Keys: "keys", Signed: "signed", FS: m.disk,
-		View: m.fsm.View, Tree: m, Records: m.records, Grown: m.grown,
+		View: m.fsm.View, Tree: m, Records: m.records, Grown: m.grown, Consistency: m.consistency,
 		Leading: func() bool { return m.c.leader() == m.id }, Leader: m.c.leader,
 		Members: func() []string {
 			return slices.DeleteFunc(slices.Clone(m.c.order), func(id string) bool { return id == m.id })
@@ -200,6 +200,13 @@ func (m *member) RootAt(size uint64) (chain.Hash, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.roots[size], nil
+}
+
+// consistency is for trees below 256 entries: all of one is in its edge.
+func (m *member) consistency(from, to uint64) ([]chain.Hash, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return chain.ConsistencyProof(from, to, m.tree.Reader(nil))
 }
 
 func (m *member) grown(size uint64) <-chan struct{} {

@@ -62,6 +62,39 @@ func (s *Service) round(ctx context.Context, wg *sync.WaitGroup, asked bool) {
 	final.Bytes = final.Note.Bytes()
 	s.keep(final)
 	s.publish(ctx, wg, final.Bytes)
+	for _, o := range s.outside {
+		o.offer(final)
+	}
+}
+
+// addWitness puts an outside witness's cosignature on the newest final checkpoint, where it
+// is of that one, and publishes it again.
+func (s *Service) addWitness(ctx context.Context, wg *sync.WaitGroup, f *Final, sig checkpoint.Signature) {
+	s.mu.Lock()
+	if s.final == nil || s.final.Note.Checkpoint.Text() != f.Note.Checkpoint.Text() {
+		s.mu.Unlock()
+		return
+	}
+	next := *s.final
+	next.Note = &checkpoint.Note{Checkpoint: f.Note.Checkpoint, Signatures: slices.Clone(s.final.Note.Signatures)}
+	s.mu.Unlock()
+	next.Note.Add(sig)
+	next.Note = trim(next.Note, next.Voters)
+	next.Bytes = next.Note.Bytes()
+	s.keep(&next)
+	s.publish(ctx, wg, next.Bytes)
+}
+
+// isWitnessed reports whether a quorum of the outside witnesses cosigned a note.
+func (s *Service) isWitnessed(n *checkpoint.Note) bool {
+	if s.cfg.Witnesses == nil || s.cfg.Witnesses.Quorum == checkpoint.NoQuorum {
+		return false
+	}
+	p := *s.cfg.Witnesses
+	// Who the log is was seen to before.
+	p.Logs = logKeysOf(n, s.cfg.View())
+	_, err := p.Verify(n)
+	return err == nil
 }
 
 // summary adds one of the refusals to an error: they are mostly the same.
@@ -230,37 +263,54 @@ func trim(note *checkpoint.Note, voters []Voter) *checkpoint.Note {
 // keep makes a final checkpoint the newest one, where it is newer.
 func (s *Service) keep(f *Final) {
 	f.At = s.cfg.Now()
+	witnessed := s.isWitnessed(f.Note)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old := s.final; old != nil && old.Note.Checkpoint.Origin == f.Note.Checkpoint.Origin && old.Note.Checkpoint.Size > f.Note.Checkpoint.Size {
-		return
+	if old := s.final; old != nil && old.Note.Checkpoint.Origin == f.Note.Checkpoint.Origin {
+		was, is := &old.Note.Checkpoint, &f.Note.Checkpoint
+		if was.Size > is.Size || was.Size == is.Size && len(old.Note.Signatures) > len(f.Note.Signatures) {
+			return
+		}
 	}
 	s.final = f
+	if witnessed {
+		s.witnessed = f.Note.Checkpoint.Size
+	}
 	close(s.moved)
 	s.moved = make(chan struct{})
 }
 
-// publish sends a final checkpoint to all other members, and waits for none: one that
-// misses it has the next.
+// publish sends a final checkpoint to all other members, and waits for none: one that is
+// slow has the newest next.
 func (s *Service) publish(ctx context.Context, wg *sync.WaitGroup, note []byte) {
 	for _, id := range s.cfg.Members() {
 		s.mu.Lock()
-		busy := s.sending[id]
-		s.sending[id] = true
+		_, busy := s.sending[id]
+		s.sending[id] = note
 		s.mu.Unlock()
-		if busy {
-			continue
+		if !busy {
+			wg.Go(func() { s.send(ctx, id) })
 		}
-		wg.Go(func() {
-			call, cancel := context.WithTimeout(ctx, callTimeout)
-			defer cancel()
-			if _, err := s.cfg.Call(call, id, MethodPublish, note); err != nil {
-				s.cfg.Log.Debug("checkpoint not published", "to", id, "error", err)
-			}
-			s.mu.Lock()
-			defer s.mu.Unlock()
+	}
+}
+
+// send sends a member what there is for it.
+func (s *Service) send(ctx context.Context, id string) {
+	for {
+		s.mu.Lock()
+		note := s.sending[id]
+		if note == nil {
 			delete(s.sending, id)
-		})
+			s.mu.Unlock()
+			return
+		}
+		s.sending[id] = nil
+		s.mu.Unlock()
+		call, cancel := context.WithTimeout(ctx, callTimeout)
+		if _, err := s.cfg.Call(call, id, MethodPublish, note); err != nil {
+			s.cfg.Log.Debug("checkpoint not published", "to", id, "error", err)
+		}
+		cancel()
 	}
 }
 
@@ -302,6 +352,16 @@ func (s *Service) serveCosign(ctx context.Context, request []byte) ([]byte, erro
 		out.WriteString(signatures[i].Line())
 	}
 	return out.Bytes(), nil
+}
+
+// logKeysOf are the log's keys as a policy has them.
+func logKeysOf(n *checkpoint.Note, view *fsm.View) (out []checkpoint.PolicyLog) {
+	for _, k := range logKeys(view) {
+		if k.Name == n.Checkpoint.Origin {
+			out = append(out, checkpoint.PolicyLog{Key: k})
+		}
+	}
+	return out
 }
 
 func logKeys(view *fsm.View) []checkpoint.Key {

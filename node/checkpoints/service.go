@@ -11,6 +11,7 @@ import (
 	"iter"
 	"log/slog"
 	"maps"
+	"net/http"
 	"path/filepath"
 	"sync"
 	"time"
@@ -85,6 +86,12 @@ type Config struct {
 	// Leading reports whether this node leads, Leader who does; "" is nobody known.
 	Leading func() bool
 	Leader  func() string
+	// Witnesses, where not nil, are outside witnesses, each with its address, whose
+	// quorum makes a final checkpoint a witnessed one. HTTP reaches them.
+	Witnesses *checkpoint.Policy
+	HTTP      *http.Client
+	// Consistency is the RFC 6962 proof between two sizes that this node has applied.
+	Consistency func(from, to uint64) ([]chain.Hash, error)
 	// Members are the others.
 	Members func() []string
 	// Voter reports whether a node votes.
@@ -105,20 +112,25 @@ type Service struct {
 	signers  []*checkpoint.Signer
 	logged   *signing.Memory
 	// wanted asks the leader's loop for a checkpoint now.
-	wanted chan struct{}
+	wanted  chan struct{}
+	outside []*outside
 
 	mu sync.Mutex // guards the fields below
 	// logKey is the log's key; nil where this node does not have it.
 	logKey ed25519.PrivateKey
 	// final is the newest final checkpoint that this node knows; nil is none.
 	final *Final
-	moved chan struct{}
+	// witnessed is the size of the newest checkpoint that a quorum of the outside
+	// witnesses cosigned.
+	witnessed uint64
+	moved     chan struct{}
 	// refusals are why voters did not sign the newest checkpoint, by node id, and
 	// problem why this node, where it leads, could not make one.
 	refusals map[string]string
 	problem  string
-	// sending are the members to which a checkpoint is on its way.
-	sending map[string]bool
+	// sending are the members to which a checkpoint is on its way, with the one that
+	// goes there next; nil is none.
+	sending map[string][]byte
 	// announced is when this node last named its keys, and how often it has.
 	announced time.Time
 	times     int
@@ -143,6 +155,11 @@ type Status struct {
 	Size     uint64
 	At       time.Time
 	Cosigned int
+	// Witnessed is the size of the newest one with a quorum of outside witnesses;
+	// Witnesses are why some do not cosign, by their names in the policy, where this
+	// node leads.
+	Witnessed uint64
+	Witnesses map[string]string
 	// Problem says why nothing newer is final; "" where nothing stands against it.
 	// Refusals are the voters' reasons, by node id, where this node leads.
 	Problem  string
@@ -156,7 +173,7 @@ func Open(cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		cfg: cfg, judge: newJudge(cfg.Records, cfg.Now), wanted: make(chan struct{}, 1),
-		moved: make(chan struct{}), refusals: make(map[string]string), sending: make(map[string]bool),
+		moved: make(chan struct{}), refusals: make(map[string]string), sending: make(map[string][]byte),
 	}
 	name := fsm.CosignerName(cfg.NodeID)
 	key, err := signing.Ed25519Key(filepath.Join(cfg.Keys, cosignKeyFile), cfg.FS)
@@ -187,6 +204,14 @@ func Open(cfg Config) (*Service, error) {
 	}
 	if s.logged, err = signing.OpenMemory(filepath.Join(cfg.Signed, logMemory), cfg.FS); err != nil {
 		return nil, err
+	}
+	if cfg.Witnesses != nil {
+		for _, w := range cfg.Witnesses.Witnesses {
+			if w.URL == "" {
+				return nil, fmt.Errorf("checkpoints: witness %s has no address", w.Name)
+			}
+			s.outside = append(s.outside, newOutside(w, cfg.HTTP, cfg.Consistency))
+		}
 	}
 	s.logKey, err = signing.ReadEd25519Key(filepath.Join(cfg.Keys, logKeyFile), cfg.FS)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -227,6 +252,9 @@ func (s *Service) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { _ = s.judge.run(ctx, s.cfg.Tree.Size, s.cfg.Grown) }) // it has no error but its problem
+	for _, o := range s.outside {
+		wg.Go(func() { o.run(ctx, func(f *Final, sig checkpoint.Signature) { s.addWitness(ctx, &wg, f, sig) }) })
+	}
 	tick := time.NewTicker(s.cfg.Interval)
 	defer tick.Stop()
 	for {
@@ -414,7 +442,12 @@ func (s *Service) Status() Status {
 	bad := s.judge.problem()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Status{Problem: s.problem, Refusals: maps.Clone(s.refusals)}
+	st := Status{Problem: s.problem, Refusals: maps.Clone(s.refusals), Witnessed: s.witnessed, Witnesses: make(map[string]string)}
+	for i, o := range s.outside {
+		if why := o.status(); why != "" {
+			st.Witnesses[s.cfg.Witnesses.Witnesses[i].Name] = why
+		}
+	}
 	if bad != nil {
 		st.Problem = bad.Error()
 	}

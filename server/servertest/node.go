@@ -24,6 +24,8 @@ type Node struct {
 	calls  []string
 	// checkpoint is the published one.
 	checkpoint []byte
+	// witness is the status of its answers as one; 0 is none.
+	witness int
 }
 
 // Hooks make a Node misbehave. They are called without locks.
@@ -360,6 +362,20 @@ func (n *Node) FinalCheckpoint(_ context.Context, size uint64) (server.Checkpoin
 		return server.Checkpoint{}, &api.Error{Code: api.NotFinal, Message: "nobody cosigns here"}
 	}
 	return server.Checkpoint{Note: n.checkpoint}, nil
+}
+
+// AddCheckpoint implements server.Witness: it echoes.
+func (n *Node) AddCheckpoint(body []byte) (server.WitnessAnswer, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return server.WitnessAnswer{Status: n.witness, ContentType: "text/x.test", Body: body}, n.witness != 0
+}
+
+// BeWitness makes the node a witness that answers with a status; 0 is none.
+func (n *Node) BeWitness(status int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.witness = status
 }
 
 // TrustPolicy implements server.Checkpoints.

@@ -3361,7 +3361,12 @@ type CheckpointStatus struct {
 	// Why nothing newer becomes final; empty where nothing stands against it.
 	Problem string `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
 	// Why voters did not sign the newest checkpoint, by node id; of the leader.
-	Refusals      map[string]string `protobuf:"bytes,5,rep,name=refusals,proto3" json:"refusals,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Refusals map[string]string `protobuf:"bytes,5,rep,name=refusals,proto3" json:"refusals,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Size of the newest checkpoint that a quorum of the outside witnesses cosigned;
+	// 0 where there is none, or no witnesses are configured.
+	WitnessedSize uint64 `protobuf:"varint,6,opt,name=witnessed_size,json=witnessedSize,proto3" json:"witnessed_size,omitempty"`
+	// Why outside witnesses do not cosign, by their names in the policy; of the leader.
+	Witnesses     map[string]string `protobuf:"bytes,7,rep,name=witnesses,proto3" json:"witnesses,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3427,6 +3432,20 @@ func (x *CheckpointStatus) GetProblem() string {
 func (x *CheckpointStatus) GetRefusals() map[string]string {
 	if x != nil {
 		return x.Refusals
+	}
+	return nil
+}
+
+func (x *CheckpointStatus) GetWitnessedSize() uint64 {
+	if x != nil {
+		return x.WitnessedSize
+	}
+	return 0
+}
+
+func (x *CheckpointStatus) GetWitnesses() map[string]string {
+	if x != nil {
+		return x.Witnesses
 	}
 	return nil
 }
@@ -4575,15 +4594,20 @@ const file_exonode_v1_exonode_proto_rawDesc = "" +
 	"\tnot_ready\x18\x10 \x01(\tR\bnotReady\x12<\n" +
 	"\n" +
 	"checkpoint\x18\x11 \x01(\v2\x1c.exonode.v1.CheckpointStatusR\n" +
-	"checkpoint\"\xa3\x02\n" +
+	"checkpoint\"\xd3\x03\n" +
 	"\x10CheckpointStatus\x12\x1d\n" +
 	"\n" +
 	"final_size\x18\x01 \x01(\x04R\tfinalSize\x125\n" +
 	"\bfinal_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\afinalAt\x12\x1a\n" +
 	"\bcosigned\x18\x03 \x01(\rR\bcosigned\x12\x18\n" +
 	"\aproblem\x18\x04 \x01(\tR\aproblem\x12F\n" +
-	"\brefusals\x18\x05 \x03(\v2*.exonode.v1.CheckpointStatus.RefusalsEntryR\brefusals\x1a;\n" +
+	"\brefusals\x18\x05 \x03(\v2*.exonode.v1.CheckpointStatus.RefusalsEntryR\brefusals\x12%\n" +
+	"\x0ewitnessed_size\x18\x06 \x01(\x04R\rwitnessedSize\x12I\n" +
+	"\twitnesses\x18\a \x03(\v2+.exonode.v1.CheckpointStatus.WitnessesEntryR\twitnesses\x1a;\n" +
 	"\rRefusalsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a<\n" +
+	"\x0eWitnessesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"2\n" +
 	"\bProgress\x12\x12\n" +
@@ -4700,7 +4724,7 @@ func file_exonode_v1_exonode_proto_rawDescGZIP() []byte {
 }
 
 var file_exonode_v1_exonode_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_exonode_v1_exonode_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
+var file_exonode_v1_exonode_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_exonode_v1_exonode_proto_goTypes = []any{
 	(ConsistencyLevel)(0),               // 0: exonode.v1.ConsistencyLevel
 	(EntryForm)(0),                      // 1: exonode.v1.EntryForm
@@ -4766,8 +4790,9 @@ var file_exonode_v1_exonode_proto_goTypes = []any{
 	(*RetireKindResponse)(nil),          // 61: exonode.v1.RetireKindResponse
 	nil,                                 // 62: exonode.v1.Event.ExtensionsEntry
 	nil,                                 // 63: exonode.v1.CheckpointStatus.RefusalsEntry
-	(*timestamppb.Timestamp)(nil),       // 64: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 65: google.protobuf.Duration
+	nil,                                 // 64: exonode.v1.CheckpointStatus.WitnessesEntry
+	(*timestamppb.Timestamp)(nil),       // 65: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 66: google.protobuf.Duration
 }
 var file_exonode_v1_exonode_proto_depIdxs = []int32{
 	7,  // 0: exonode.v1.Event.effect:type_name -> exonode.v1.Effect
@@ -4783,7 +4808,7 @@ var file_exonode_v1_exonode_proto_depIdxs = []int32{
 	0,  // 10: exonode.v1.Consistency.level:type_name -> exonode.v1.ConsistencyLevel
 	18, // 11: exonode.v1.Entry.readable:type_name -> exonode.v1.ReadableEntry
 	5,  // 12: exonode.v1.ReadableEntry.event:type_name -> exonode.v1.Event
-	64, // 13: exonode.v1.ReadableEntry.time:type_name -> google.protobuf.Timestamp
+	65, // 13: exonode.v1.ReadableEntry.time:type_name -> google.protobuf.Timestamp
 	19, // 14: exonode.v1.ReadableEntry.verdict:type_name -> exonode.v1.Verdict
 	2,  // 15: exonode.v1.Verdict.decision:type_name -> exonode.v1.Decision
 	7,  // 16: exonode.v1.Verdict.declared:type_name -> exonode.v1.Effect
@@ -4797,15 +4822,15 @@ var file_exonode_v1_exonode_proto_depIdxs = []int32{
 	1,  // 24: exonode.v1.LookupRequest.form:type_name -> exonode.v1.EntryForm
 	3,  // 25: exonode.v1.LookupResponse.state:type_name -> exonode.v1.LookupState
 	17, // 26: exonode.v1.LookupResponse.entry:type_name -> exonode.v1.Entry
-	64, // 27: exonode.v1.Filter.time_from:type_name -> google.protobuf.Timestamp
-	64, // 28: exonode.v1.Filter.time_to:type_name -> google.protobuf.Timestamp
+	65, // 27: exonode.v1.Filter.time_from:type_name -> google.protobuf.Timestamp
+	65, // 28: exonode.v1.Filter.time_to:type_name -> google.protobuf.Timestamp
 	26, // 29: exonode.v1.ListRequest.filter:type_name -> exonode.v1.Filter
 	16, // 30: exonode.v1.ListRequest.consistency:type_name -> exonode.v1.Consistency
 	1,  // 31: exonode.v1.ListRequest.form:type_name -> exonode.v1.EntryForm
 	17, // 32: exonode.v1.ListResponse.entries:type_name -> exonode.v1.Entry
 	26, // 33: exonode.v1.WatchRequest.filter:type_name -> exonode.v1.Filter
 	1,  // 34: exonode.v1.WatchRequest.form:type_name -> exonode.v1.EntryForm
-	65, // 35: exonode.v1.WatchRequest.heartbeat:type_name -> google.protobuf.Duration
+	66, // 35: exonode.v1.WatchRequest.heartbeat:type_name -> google.protobuf.Duration
 	17, // 36: exonode.v1.WatchResponse.entries:type_name -> exonode.v1.Entry
 	33, // 37: exonode.v1.WatchResponse.head:type_name -> exonode.v1.ChainHead
 	16, // 38: exonode.v1.HeadRequest.consistency:type_name -> exonode.v1.Consistency
@@ -4814,62 +4839,63 @@ var file_exonode_v1_exonode_proto_depIdxs = []int32{
 	16, // 41: exonode.v1.GetConsistencyProofRequest.consistency:type_name -> exonode.v1.Consistency
 	33, // 42: exonode.v1.StatusResponse.head:type_name -> exonode.v1.ChainHead
 	45, // 43: exonode.v1.StatusResponse.catch_up:type_name -> exonode.v1.Progress
-	64, // 44: exonode.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	65, // 44: exonode.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
 	46, // 45: exonode.v1.StatusResponse.members:type_name -> exonode.v1.Member
 	44, // 46: exonode.v1.StatusResponse.checkpoint:type_name -> exonode.v1.CheckpointStatus
-	64, // 47: exonode.v1.CheckpointStatus.final_at:type_name -> google.protobuf.Timestamp
+	65, // 47: exonode.v1.CheckpointStatus.final_at:type_name -> google.protobuf.Timestamp
 	63, // 48: exonode.v1.CheckpointStatus.refusals:type_name -> exonode.v1.CheckpointStatus.RefusalsEntry
-	4,  // 49: exonode.v1.Member.suffrage:type_name -> exonode.v1.Suffrage
-	65, // 50: exonode.v1.Member.last_contact:type_name -> google.protobuf.Duration
-	46, // 51: exonode.v1.MembersResponse.members:type_name -> exonode.v1.Member
-	55, // 52: exonode.v1.ListKindsResponse.kinds:type_name -> exonode.v1.Kind
-	55, // 53: exonode.v1.RegisterKindRequest.kind:type_name -> exonode.v1.Kind
-	6,  // 54: exonode.v1.Event.ExtensionsEntry.value:type_name -> exonode.v1.Value
-	10, // 55: exonode.v1.LedgerService.Append:input_type -> exonode.v1.AppendRequest
-	12, // 56: exonode.v1.LedgerService.AppendBatch:input_type -> exonode.v1.AppendBatchRequest
-	14, // 57: exonode.v1.LedgerService.AppendStream:input_type -> exonode.v1.AppendStreamRequest
-	22, // 58: exonode.v1.LedgerService.Get:input_type -> exonode.v1.GetRequest
-	24, // 59: exonode.v1.LedgerService.Lookup:input_type -> exonode.v1.LookupRequest
-	27, // 60: exonode.v1.LedgerService.List:input_type -> exonode.v1.ListRequest
-	29, // 61: exonode.v1.LedgerService.Watch:input_type -> exonode.v1.WatchRequest
-	31, // 62: exonode.v1.LedgerService.Head:input_type -> exonode.v1.HeadRequest
-	34, // 63: exonode.v1.LedgerService.GetInclusionProof:input_type -> exonode.v1.GetInclusionProofRequest
-	36, // 64: exonode.v1.LedgerService.GetConsistencyProof:input_type -> exonode.v1.GetConsistencyProofRequest
-	38, // 65: exonode.v1.LedgerService.GetCheckpoint:input_type -> exonode.v1.GetCheckpointRequest
-	40, // 66: exonode.v1.LedgerService.GetTrustPolicy:input_type -> exonode.v1.GetTrustPolicyRequest
-	42, // 67: exonode.v1.ClusterService.Status:input_type -> exonode.v1.StatusRequest
-	47, // 68: exonode.v1.ClusterService.Members:input_type -> exonode.v1.MembersRequest
-	49, // 69: exonode.v1.ClusterService.Remove:input_type -> exonode.v1.RemoveRequest
-	51, // 70: exonode.v1.ClusterService.Leave:input_type -> exonode.v1.LeaveRequest
-	53, // 71: exonode.v1.ClusterService.Transfer:input_type -> exonode.v1.TransferRequest
-	56, // 72: exonode.v1.CatalogService.ListKinds:input_type -> exonode.v1.ListKindsRequest
-	58, // 73: exonode.v1.CatalogService.RegisterKind:input_type -> exonode.v1.RegisterKindRequest
-	60, // 74: exonode.v1.CatalogService.RetireKind:input_type -> exonode.v1.RetireKindRequest
-	11, // 75: exonode.v1.LedgerService.Append:output_type -> exonode.v1.AppendResponse
-	13, // 76: exonode.v1.LedgerService.AppendBatch:output_type -> exonode.v1.AppendBatchResponse
-	15, // 77: exonode.v1.LedgerService.AppendStream:output_type -> exonode.v1.AppendStreamResponse
-	23, // 78: exonode.v1.LedgerService.Get:output_type -> exonode.v1.GetResponse
-	25, // 79: exonode.v1.LedgerService.Lookup:output_type -> exonode.v1.LookupResponse
-	28, // 80: exonode.v1.LedgerService.List:output_type -> exonode.v1.ListResponse
-	30, // 81: exonode.v1.LedgerService.Watch:output_type -> exonode.v1.WatchResponse
-	32, // 82: exonode.v1.LedgerService.Head:output_type -> exonode.v1.HeadResponse
-	35, // 83: exonode.v1.LedgerService.GetInclusionProof:output_type -> exonode.v1.GetInclusionProofResponse
-	37, // 84: exonode.v1.LedgerService.GetConsistencyProof:output_type -> exonode.v1.GetConsistencyProofResponse
-	39, // 85: exonode.v1.LedgerService.GetCheckpoint:output_type -> exonode.v1.GetCheckpointResponse
-	41, // 86: exonode.v1.LedgerService.GetTrustPolicy:output_type -> exonode.v1.GetTrustPolicyResponse
-	43, // 87: exonode.v1.ClusterService.Status:output_type -> exonode.v1.StatusResponse
-	48, // 88: exonode.v1.ClusterService.Members:output_type -> exonode.v1.MembersResponse
-	50, // 89: exonode.v1.ClusterService.Remove:output_type -> exonode.v1.RemoveResponse
-	52, // 90: exonode.v1.ClusterService.Leave:output_type -> exonode.v1.LeaveResponse
-	54, // 91: exonode.v1.ClusterService.Transfer:output_type -> exonode.v1.TransferResponse
-	57, // 92: exonode.v1.CatalogService.ListKinds:output_type -> exonode.v1.ListKindsResponse
-	59, // 93: exonode.v1.CatalogService.RegisterKind:output_type -> exonode.v1.RegisterKindResponse
-	61, // 94: exonode.v1.CatalogService.RetireKind:output_type -> exonode.v1.RetireKindResponse
-	75, // [75:95] is the sub-list for method output_type
-	55, // [55:75] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	64, // 49: exonode.v1.CheckpointStatus.witnesses:type_name -> exonode.v1.CheckpointStatus.WitnessesEntry
+	4,  // 50: exonode.v1.Member.suffrage:type_name -> exonode.v1.Suffrage
+	66, // 51: exonode.v1.Member.last_contact:type_name -> google.protobuf.Duration
+	46, // 52: exonode.v1.MembersResponse.members:type_name -> exonode.v1.Member
+	55, // 53: exonode.v1.ListKindsResponse.kinds:type_name -> exonode.v1.Kind
+	55, // 54: exonode.v1.RegisterKindRequest.kind:type_name -> exonode.v1.Kind
+	6,  // 55: exonode.v1.Event.ExtensionsEntry.value:type_name -> exonode.v1.Value
+	10, // 56: exonode.v1.LedgerService.Append:input_type -> exonode.v1.AppendRequest
+	12, // 57: exonode.v1.LedgerService.AppendBatch:input_type -> exonode.v1.AppendBatchRequest
+	14, // 58: exonode.v1.LedgerService.AppendStream:input_type -> exonode.v1.AppendStreamRequest
+	22, // 59: exonode.v1.LedgerService.Get:input_type -> exonode.v1.GetRequest
+	24, // 60: exonode.v1.LedgerService.Lookup:input_type -> exonode.v1.LookupRequest
+	27, // 61: exonode.v1.LedgerService.List:input_type -> exonode.v1.ListRequest
+	29, // 62: exonode.v1.LedgerService.Watch:input_type -> exonode.v1.WatchRequest
+	31, // 63: exonode.v1.LedgerService.Head:input_type -> exonode.v1.HeadRequest
+	34, // 64: exonode.v1.LedgerService.GetInclusionProof:input_type -> exonode.v1.GetInclusionProofRequest
+	36, // 65: exonode.v1.LedgerService.GetConsistencyProof:input_type -> exonode.v1.GetConsistencyProofRequest
+	38, // 66: exonode.v1.LedgerService.GetCheckpoint:input_type -> exonode.v1.GetCheckpointRequest
+	40, // 67: exonode.v1.LedgerService.GetTrustPolicy:input_type -> exonode.v1.GetTrustPolicyRequest
+	42, // 68: exonode.v1.ClusterService.Status:input_type -> exonode.v1.StatusRequest
+	47, // 69: exonode.v1.ClusterService.Members:input_type -> exonode.v1.MembersRequest
+	49, // 70: exonode.v1.ClusterService.Remove:input_type -> exonode.v1.RemoveRequest
+	51, // 71: exonode.v1.ClusterService.Leave:input_type -> exonode.v1.LeaveRequest
+	53, // 72: exonode.v1.ClusterService.Transfer:input_type -> exonode.v1.TransferRequest
+	56, // 73: exonode.v1.CatalogService.ListKinds:input_type -> exonode.v1.ListKindsRequest
+	58, // 74: exonode.v1.CatalogService.RegisterKind:input_type -> exonode.v1.RegisterKindRequest
+	60, // 75: exonode.v1.CatalogService.RetireKind:input_type -> exonode.v1.RetireKindRequest
+	11, // 76: exonode.v1.LedgerService.Append:output_type -> exonode.v1.AppendResponse
+	13, // 77: exonode.v1.LedgerService.AppendBatch:output_type -> exonode.v1.AppendBatchResponse
+	15, // 78: exonode.v1.LedgerService.AppendStream:output_type -> exonode.v1.AppendStreamResponse
+	23, // 79: exonode.v1.LedgerService.Get:output_type -> exonode.v1.GetResponse
+	25, // 80: exonode.v1.LedgerService.Lookup:output_type -> exonode.v1.LookupResponse
+	28, // 81: exonode.v1.LedgerService.List:output_type -> exonode.v1.ListResponse
+	30, // 82: exonode.v1.LedgerService.Watch:output_type -> exonode.v1.WatchResponse
+	32, // 83: exonode.v1.LedgerService.Head:output_type -> exonode.v1.HeadResponse
+	35, // 84: exonode.v1.LedgerService.GetInclusionProof:output_type -> exonode.v1.GetInclusionProofResponse
+	37, // 85: exonode.v1.LedgerService.GetConsistencyProof:output_type -> exonode.v1.GetConsistencyProofResponse
+	39, // 86: exonode.v1.LedgerService.GetCheckpoint:output_type -> exonode.v1.GetCheckpointResponse
+	41, // 87: exonode.v1.LedgerService.GetTrustPolicy:output_type -> exonode.v1.GetTrustPolicyResponse
+	43, // 88: exonode.v1.ClusterService.Status:output_type -> exonode.v1.StatusResponse
+	48, // 89: exonode.v1.ClusterService.Members:output_type -> exonode.v1.MembersResponse
+	50, // 90: exonode.v1.ClusterService.Remove:output_type -> exonode.v1.RemoveResponse
+	52, // 91: exonode.v1.ClusterService.Leave:output_type -> exonode.v1.LeaveResponse
+	54, // 92: exonode.v1.ClusterService.Transfer:output_type -> exonode.v1.TransferResponse
+	57, // 93: exonode.v1.CatalogService.ListKinds:output_type -> exonode.v1.ListKindsResponse
+	59, // 94: exonode.v1.CatalogService.RegisterKind:output_type -> exonode.v1.RegisterKindResponse
+	61, // 95: exonode.v1.CatalogService.RetireKind:output_type -> exonode.v1.RetireKindResponse
+	76, // [76:96] is the sub-list for method output_type
+	56, // [56:76] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_exonode_v1_exonode_proto_init() }
@@ -4889,7 +4915,7 @@ func file_exonode_v1_exonode_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_exonode_v1_exonode_proto_rawDesc), len(file_exonode_v1_exonode_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   59,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
