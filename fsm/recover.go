@@ -130,7 +130,7 @@ func (s *state) foldRecover(f fact) (effects, error) {
 		return effects{}, err
 	}
 	s.epoch = f.header.Epoch
-	s.witnesses = nil
+	s.witnesses, s.trusted = nil, nil
 	for _, kind := range []string{catalog.KindClusterPeerAdd, catalog.KindClusterPeerRemove} {
 		for _, id := range s.config.nodes() {
 			s.witnesses = append(s.witnesses, witness{change{kind, id}, f.header.Sequence})

@@ -31,7 +31,10 @@ type state struct {
 	removed []string
 	// nodes are sorted by id.
 	nodes []Node
-	gates gates.State
+	// trusted are the voters, with their keys, that the newest chain.checkpoint was
+	// final under: what they sign counts also before newer voters are confirmed.
+	trusted []string
+	gates   gates.State
 }
 
 func newState() state { return state{gates: gates.NewState(policyHash)} }
@@ -121,6 +124,8 @@ func (s *state) foldSystem(f fact) (effects, error) {
 		return s.foldPeerState(f)
 	case catalog.KindBootNetwork:
 		return s.foldAddresses(f)
+	case catalog.KindChainCheckpoint:
+		return s.foldCheckpoint(f)
 	case catalog.KindClusterPeerKeys:
 		return s.foldKeys(f)
 	case catalog.KindGovernanceDeny:

@@ -22,6 +22,7 @@ import (
 //	7 nodes       [[id, name, platform, peer, api, gossip, tls key, cosigning
 //	               key, ML-DSA key, sequence, added]…], sorted by id
 //	8 governance  bytes, as package gates encodes them
+//	9 trusted     [voter…], sorted
 //
 // Equal states have equal encodings, which manifests carry.
 const stateVersion = 1
@@ -38,7 +39,7 @@ func (s *state) encode() ([]byte, error) {
 	n := 3
 	for _, there := range [...]bool{
 		s.genesis != nil, len(s.waiting) > 0, s.config.there(),
-		len(s.witnesses) > 0, len(s.removed) > 0, len(s.nodes) > 0,
+		len(s.witnesses) > 0, len(s.removed) > 0, len(s.nodes) > 0, len(s.trusted) > 0,
 	} {
 		if there {
 			n++
@@ -84,7 +85,14 @@ func (s *state) encode() ([]byte, error) {
 			b = s.nodes[i].append(b)
 		}
 	}
-	return cbor.AppendBytes(append(b, 8), governance), nil
+	b = cbor.AppendBytes(append(b, 8), governance)
+	if len(s.trusted) > 0 {
+		b = cbor.AppendArray(append(b, 9), len(s.trusted))
+		for _, voter := range s.trusted {
+			b = cbor.AppendText(b, voter)
+		}
+	}
+	return b, nil
 }
 
 // there reports whether c is one that raft logged.
@@ -141,7 +149,7 @@ func readState(r *cbor.Reader) (s state, governance []byte) {
 	}
 	next(r, &m, 1)
 	s.epoch = r.Uint()
-	for governance == nil && m.Next() {
+	for m.Next() {
 		at := r.Offset()
 		switch m.Key() {
 		case 2:
@@ -176,15 +184,17 @@ func readState(r *cbor.Reader) (s state, governance []byte) {
 			if len(governance) == 0 {
 				r.Fail(at, "governance state is empty")
 			}
+		case 9:
+			s.trusted = readList(r, (*cbor.Reader).Text)
+			if !ascending(s.trusted, cmp.Compare[string]) {
+				r.Fail(at, "trusted voters are not in order")
+			}
 		default:
 			m.Unknown()
 		}
 	}
 	if governance == nil && r.Err() == nil {
 		r.Fail(r.Offset(), "governance state is missing")
-	}
-	if m.Len() > 0 && r.Err() == nil {
-		r.Fail(r.Offset(), "the state has further fields")
 	}
 	return s, governance
 }

@@ -19,7 +19,9 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/exonode/exonode/catalog"
 	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/chain/checkpoint"
 	"github.com/exonode/exonode/fsm"
 	"github.com/exonode/exonode/gates"
 	"github.com/exonode/exonode/ledger/ledgertest"
@@ -86,6 +88,7 @@ type cluster struct {
 	order   []string
 	leading atomic.Value // string
 	index   uint64
+	logs    []raft.Log // all that was applied
 	salts   uint64
 	started context.Context
 }
@@ -240,27 +243,33 @@ func (c *cluster) apply(l *raft.Log, ids ...string) {
 	}
 	c.index++
 	l.Index, l.Term = c.index, 1
+	c.logs = append(c.logs, *l)
 	for _, id := range ids {
-		m := c.members[id]
-		response := m.fsm.ApplyBatch([]*raft.Log{l})[0]
-		if b, ok := response.(*fsm.BatchResult); ok {
-			for _, r := range b.Results {
-				if r.Err != nil {
-					c.t.Fatalf("%s: %v", id, r.Err)
-				}
+		c.members[id].apply(l)
+	}
+}
+
+// apply applies a log entry.
+func (m *member) apply(l *raft.Log) {
+	t := m.c.t
+	t.Helper()
+	if b, ok := m.fsm.ApplyBatch([]*raft.Log{l})[0].(*fsm.BatchResult); ok {
+		for _, r := range b.Results {
+			if r.Err != nil {
+				t.Fatalf("%s: %v", m.id, r.Err)
 			}
 		}
-		m.mu.Lock()
-		for size := uint64(len(m.roots) - 1); size < m.store.Meta().Head.Size; size++ {
-			r, err := m.store.Record(size)
-			c.must(err)
-			m.tree.Append(r.Header, nil)
-			m.roots = append(m.roots, m.tree.Root())
-		}
-		close(m.moved)
-		m.moved = make(chan struct{})
-		m.mu.Unlock()
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for size := uint64(len(m.roots) - 1); size < m.store.Meta().Head.Size; size++ {
+		r, err := m.store.Record(size)
+		m.c.must(err)
+		m.tree.Append(r.Header, nil)
+		m.roots = append(m.roots, m.tree.Root())
+	}
+	close(m.moved)
+	m.moved = make(chan struct{})
 }
 
 func (c *cluster) command(cmd fsm.Command, ids ...string) {
@@ -268,6 +277,47 @@ func (c *cluster) command(cmd fsm.Command, ids ...string) {
 	b, err := cmd.AppendBinary(nil)
 	c.must(err)
 	c.apply(&raft.Log{Type: raft.LogCommand, Data: b}, ids...)
+}
+
+// join brings a member to where the others are.
+func (c *cluster) join(id string) {
+	c.t.Helper()
+	c.add(id, nil)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.logs {
+		c.members[id].apply(&c.logs[i])
+	}
+}
+
+// vote makes members the voters.
+func (c *cluster) vote(ids ...string) {
+	c.t.Helper()
+	var servers raft.Configuration
+	for _, id := range ids {
+		servers.Servers = append(servers.Servers, raft.Server{ID: raft.ServerID(id + ".i"), Address: raft.ServerAddress(id), Suffrage: raft.Voter})
+	}
+	c.apply(&raft.Log{Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(servers)})
+}
+
+// recorded are the notes of the chain.checkpoint entries.
+func (c *cluster) recorded() (notes []*checkpoint.Note) {
+	c.t.Helper()
+	m := c.members["n1"]
+	for r, err := range m.records(c.t.Context(), 0, m.Size()) {
+		c.must(err)
+		e, err := r.Decode()
+		c.must(err)
+		if e.Header.Kind != catalog.KindChainCheckpoint {
+			continue
+		}
+		var p catalog.ChainCheckpoint
+		c.must(json.Unmarshal(e.Envelope.Payload, &p))
+		n, err := checkpoint.ParseNote([]byte(p.Note))
+		c.must(err)
+		notes = append(notes, n)
+	}
+	return notes
 }
 
 // event is an event with a fresh salt.

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/exonode/exonode/catalog"
 	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/chain/checkpoint"
 	"github.com/exonode/exonode/fsm"
@@ -50,7 +51,7 @@ func (s *Service) round(ctx context.Context, wg *sync.WaitGroup, asked bool) {
 		return
 	}
 	signed, err := signedBy(note, voters)
-	if err == nil && !s.enough(note.Checkpoint.Origin, signed, note, voters) {
+	if err == nil && !enough(signed, note, voters, trusted(view)) {
 		err = fmt.Errorf("%d of %d voters cosigned %d entries, %d are needed", len(signed), len(voters), size, len(voters)/2+1)
 	}
 	if err != nil {
@@ -64,6 +65,34 @@ func (s *Service) round(ctx context.Context, wg *sync.WaitGroup, asked bool) {
 	s.publish(ctx, wg, final.Bytes)
 	for _, o := range s.outside {
 		o.offer(final)
+	}
+	s.record(view, final)
+}
+
+// record seals the checkpoint into the chain where it is the first under these voters and
+// keys: who trusts the ones before learns of them by it.
+func (s *Service) record(view *fsm.View, f *Final) {
+	var cosigners []string
+	for i := range f.Voters {
+		cosigners = append(cosigners, f.Voters[i].cosigner())
+	}
+	slices.Sort(cosigners)
+	var last []string
+	for _, c := range view.Trusted() {
+		last = append(last, c.String())
+	}
+	// Where nothing has been recorded, the first that all can sign is worth it.
+	keyless := slices.ContainsFunc(f.Voters, func(v Voter) bool { return len(v.Keys) == 0 })
+	if slices.Equal(cosigners, last) || len(last) == 0 && keyless {
+		return
+	}
+	p := &f.Note.Checkpoint
+	cause := fmt.Sprintf("checkpoint/%d", p.Size)
+	err := s.cfg.Write(catalog.KindChainCheckpoint, cause, "", catalog.ChainCheckpoint{
+		TreeSize: int64(p.Size), RootHash: p.Root.String(), Cosigners: cosigners, Note: string(f.Bytes),
+	})
+	if err != nil {
+		s.cfg.Log.Error("a checkpoint is not sealed", "size", p.Size, "error", err)
 	}
 }
 
@@ -135,18 +164,18 @@ func (s *Service) sign(view *fsm.View, size uint64) (*checkpoint.Note, error) {
 	return log.Sign(until{s.cfg.Tree, size})
 }
 
-// enough reports whether a quorum signed: of the voters, and of those that the last final
-// checkpoint was under, so that new keys count only once the old ones have confirmed them.
-func (s *Service) enough(origin string, signed map[string]bool, note *checkpoint.Note, voters []Voter) bool {
+// enough reports whether a quorum signed: of the voters, and of those that the chain's
+// newest checkpoint was final under, so that new keys count only once the old ones have
+// confirmed them.
+func enough(signed map[string]bool, note *checkpoint.Note, voters, before []Voter) bool {
 	if !quorum(signed, voters) {
 		return false
 	}
-	last := s.Final()
-	if last == nil || last.Note.Checkpoint.Origin != origin {
+	if len(before) == 0 {
 		return true
 	}
-	before, err := signedBy(note, last.Voters)
-	return err == nil && quorum(before, last.Voters)
+	by, err := signedBy(note, before)
+	return err == nil && quorum(by, before)
 }
 
 // reply is what a voter answers.

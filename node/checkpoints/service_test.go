@@ -201,24 +201,67 @@ func TestBehindVoter(t *testing.T) {
 	})
 }
 
-// TestKeysCountOnce: a voter that joins counts once a checkpoint that covers it is final
-// by those who voted before.
-func TestKeysCountOnce(t *testing.T) {
+// TestNewKeys: a voter that comes in counts once a checkpoint that covers it is final by
+// those who voted before, and the chain says so by that checkpoint; who trusts them alone
+// can verify it.
+func TestNewKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 3, nil)
 		time.Sleep(time.Minute)
 		n1 := c.members["n1"]
-		final := n1.Final()
-		// The last checkpoint was under voters that are not there any more.
-		strangers := *final
-		strangers.Voters = []Voter{{NodeID: "x"}, {NodeID: "y"}, final.Voters[0]}
-		n1.Service.mu.Lock()
-		n1.final = &strangers
-		n1.Service.mu.Unlock()
+		was := n1.fsm.View().Trusted()
+		if len(was) != 3 || len(was[0].Keys) != 1 {
+			t.Fatalf("%v voters are recorded", was)
+		}
+		old := Policy(n1.fsm.View().Origin(), n1.fsm.View().Genesis().LogKey, Voters(n1.fsm.View()))
+		// Two more join, so that new ones alone could never be a quorum of the old.
+		c.order = append(c.order, "n4", "n5")
+		for _, id := range c.order[3:] {
+			c.join(id)
+		}
+		c.vote(c.order...)
+		time.Sleep(time.Minute)
+		view := n1.fsm.View()
+		if now := view.Trusted(); len(now) != 5 || len(now[4].Keys) != 1 {
+			t.Fatalf("%v voters are recorded", now)
+		}
+		recorded := c.recorded()
+		last := recorded[len(recorded)-1]
+		for name, p := range map[string]*checkpoint.Policy{"old": old, "new": Policy(view.Origin(), view.Genesis().LogKey, Voters(view))} {
+			if _, err := p.Verify(last); err != nil {
+				t.Errorf("the recorded checkpoint, by the %s voters: %v", name, err)
+			}
+		}
+		if len(recorded) > 5 {
+			t.Errorf("%d checkpoints are recorded", len(recorded))
+		}
+		// The old ones gone, it takes them to let the new ones in: two of five are no
+		// quorum, and three of which one is old are one.
+		c.members["n2"].down.Store(true)
+		c.members["n3"].down.Store(true)
 		c.grow(1)
-		if s := c.never(); !strings.Contains(s.Problem, "cosigned") {
+		c.await("n4", c.members["n4"].Size())
+	})
+}
+
+// TestOldKeysFirst: without a quorum of the voters that are recorded, new ones that are a
+// quorum by themselves make nothing final.
+func TestOldKeysFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3, nil)
+		time.Sleep(time.Minute)
+		c.order = append(c.order, "n4", "n5")
+		for _, id := range c.order[3:] {
+			c.join(id)
+		}
+		c.members["n2"].down.Store(true)
+		c.members["n3"].down.Store(true)
+		c.vote(c.order...)
+		if s := c.never(); !strings.Contains(s.Problem, "cosigned") || s.Size == 0 {
 			t.Errorf("%+v", s)
 		}
+		c.members["n2"].down.Store(false)
+		c.await("n5", c.members["n5"].Size())
 	})
 }
 
@@ -275,8 +318,11 @@ func TestPublishRefuses(t *testing.T) {
 func TestMemoryLasts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 1, nil)
-		c.await("n1", c.members["n1"].Size())
+		time.Sleep(time.Minute)
 		n1 := c.members["n1"]
+		if f := n1.Final(); f.Note.Checkpoint.Size != n1.Size() {
+			t.Fatalf("%d of %d entries are final", f.Note.Checkpoint.Size, n1.Size())
+		}
 		forged := n1.roots[len(n1.roots)-1]
 		forged[0]++
 		n1.start(nil)

@@ -3,6 +3,7 @@ package checkpoints
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/exonode/exonode/chain/checkpoint"
 	"github.com/exonode/exonode/fsm"
@@ -25,20 +26,38 @@ func Voters(v *fsm.View) []Voter {
 		}
 		voter := Voter{NodeID: fsm.NodeID(s.ID)}
 		n, _ := v.Node(voter.NodeID)
-		for _, vkey := range []string{n.CosignKey, n.MLDSAKey} {
-			if k, err := checkpoint.ParseKey(vkey); err == nil {
-				voter.Keys = append(voter.Keys, k)
-			}
-		}
+		voter.Keys = parseKeys([]string{n.CosignKey, n.MLDSAKey}) // what is empty is none
 		out = append(out, voter)
 	}
-	slices.SortFunc(out, func(a, b Voter) int {
-		if a.NodeID < b.NodeID {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(out, func(a, b Voter) int { return strings.Compare(a.NodeID, b.NodeID) })
 	return out
+}
+
+// trusted are the voters that the chain's newest checkpoint was final under.
+func trusted(v *fsm.View) []Voter {
+	var out []Voter
+	for _, c := range v.Trusted() {
+		out = append(out, Voter{c.NodeID, parseKeys(c.Keys)})
+	}
+	return out
+}
+
+func parseKeys(vkeys []string) (keys []checkpoint.Key) {
+	for _, vkey := range vkeys {
+		if k, err := checkpoint.ParseKey(vkey); err == nil {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+// cosigner is the voter as a chain.checkpoint has it.
+func (v *Voter) cosigner() string {
+	c := fsm.Cosigner{NodeID: v.NodeID}
+	for _, k := range v.Keys {
+		c.Keys = append(c.Keys, k.String())
+	}
+	return c.String()
 }
 
 // signedBy returns which voters signed a note. The error wraps checkpoint.ErrSignature.
