@@ -14,6 +14,7 @@ import (
 	"github.com/exonode/exonode/chain/checkpoint"
 	"github.com/exonode/exonode/chain/receipt"
 	"github.com/exonode/exonode/chain/view"
+	"github.com/exonode/exonode/node/checkpoints"
 )
 
 // checkpointView is a checkpoint as it is printed for programs.
@@ -284,6 +285,96 @@ that is verified later rests on it.`,
 	}
 	export.Flags().StringVar(&file, "file", "", "`file` to write (default: standard output)")
 	operands(export, "file")
-	cmd.AddCommand(export)
+	cmd.AddCommand(export, a.trustFollowCommand())
 	return cmd
+}
+
+// followView is where trust follow came to.
+type followView struct {
+	OK      bool   `json:"ok"`
+	Origin  string `json:"origin"`
+	Entries uint64 `json:"entries"`
+	Anchor  uint64 `json:"anchor"`
+	Last    uint64 `json:"last"`
+	Steps   int    `json:"steps"`
+	Policy  string `json:"policy"`
+}
+
+func (a *app) trustFollowCommand() *cobra.Command {
+	var t targetFlags
+	var policyFile, out string
+	cmd := &cobra.Command{
+		Use:   "follow",
+		Short: "Go from a policy that you trust to the cluster's newest, by its chain",
+		Long: `Go from a policy that you trust to the newest that the chain names: voters come and
+go, and each change is confirmed by a checkpoint that a quorum of the voters before
+it signed and that stands in the chain. The whole chain is verified on the way. With
+--file, all of it is offline.
+
+A cluster that lost its quorum and was recovered is another log: nobody whom the old
+policy names vouches for it, and a new one must come from somebody you trust.`,
+		Example: "  exonode trust follow --policy policy.txt --file chain.bin --out newer.txt",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := t.check(); err != nil {
+				return err
+			}
+			policy, err := readTrustPolicy(policyFile)
+			if err != nil {
+				return err
+			}
+			bar := a.progress("following", 0, false)
+			f, err := checkpoints.Follow(cmd.Context(), func() (chain.Source, func(), error) {
+				s, err := a.openTarget(cmd.Context(), &t)
+				if err != nil {
+					return nil, nil, err
+				}
+				return s.source, s.close, nil
+			}, policy, func(p chain.Progress) { bar.set(p.Done) })
+			bar.done()
+			if err != nil {
+				for _, c := range followCodes {
+					if errors.Is(err, c.err) {
+						return failf(c.code, c.hint, "%w", err)
+					}
+				}
+				var bad *chain.BadEntryError
+				if errors.As(err, &bad) {
+					return failf(codeNotVerified, "`exonode verify` says more; whoever gave you this chain owes you another one", "%w", err)
+				}
+				return err
+			}
+			v := followView{OK: true, Origin: f.Origin, Entries: f.Entries, Anchor: f.Anchor, Last: f.Last, Steps: f.Steps, Policy: f.Policy.String()}
+			if out != "" {
+				if err := os.WriteFile(out, []byte(v.Policy), 0o644); err != nil {
+					return misuse(codeFile, "", fmt.Errorf("write the policy: %w", err))
+				}
+			}
+			a.note("followed %s from entry %d to entry %d: %s of voters or keys", v.Origin, v.Anchor, v.Last, plural(v.Steps, "change"))
+			return a.emit(v, func(w io.Writer) error {
+				if out != "" {
+					return nil
+				}
+				_, err := io.WriteString(w, v.Policy)
+				return err
+			})
+		},
+	}
+	t.register(cmd, a, true)
+	cmd.Flags().StringVar(&policyFile, "policy", "", "policy `file` that you trust")
+	cmd.Flags().StringVar(&out, "out", "", "`file` to write the newest policy to (default: standard output)")
+	operands(cmd, "policy", "out")
+	_ = cmd.MarkFlagRequired("policy")
+	return cmd
+}
+
+// followCodes are those of a chain that does not lead on from a policy.
+var followCodes = []struct {
+	err  error
+	code code
+	hint string
+}{
+	{checkpoints.ErrNoAnchor, codeNoQuorum, "the policy is another cluster's, or newer than this chain: take one from \"exonode trust export\" of a node that you trust"},
+	{checkpoints.ErrBroken, codeNotVerified, "somebody sealed voters that those before did not confirm: keep the chain and the policy, they are evidence"},
+	{checkpoints.ErrNewEpoch, codeOlderEpoch, "ask the cluster's operators for the recovery's report, and for a new policy"},
 }
