@@ -106,11 +106,11 @@ func (s *Service) addWitness(ctx context.Context, wg *sync.WaitGroup, f *Final, 
 	}
 	next := *s.final
 	next.Note = &checkpoint.Note{Checkpoint: f.Note.Checkpoint, Signatures: slices.Clone(s.final.Note.Signatures)}
-	s.mu.Unlock()
 	next.Note.Add(sig)
 	next.Note = trim(next.Note, next.Voters)
 	next.Bytes = next.Note.Bytes()
-	s.keep(&next)
+	s.replace(&next)
+	s.mu.Unlock()
 	s.publish(ctx, wg, next.Bytes)
 }
 
@@ -292,7 +292,6 @@ func trim(note *checkpoint.Note, voters []Voter) *checkpoint.Note {
 // keep makes a final checkpoint the newest one, where it is newer.
 func (s *Service) keep(f *Final) {
 	f.At = s.cfg.Now()
-	witnessed := s.isWitnessed(f.Note)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.final; old != nil && old.Note.Checkpoint.Origin == f.Note.Checkpoint.Origin {
@@ -301,8 +300,13 @@ func (s *Service) keep(f *Final) {
 			return
 		}
 	}
+	s.replace(f)
+}
+
+// replace makes a final checkpoint the newest one. s.mu is held.
+func (s *Service) replace(f *Final) {
 	s.final = f
-	if witnessed {
+	if s.isWitnessed(f.Note) {
 		s.witnessed = f.Note.Checkpoint.Size
 	}
 	close(s.moved)
