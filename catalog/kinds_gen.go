@@ -57,6 +57,7 @@ const (
 	KindChainRecover              = "chain.recover"
 	KindChainRedact               = "chain.redact"
 	KindChainRelease              = "chain.release"
+	KindChainRotate               = "chain.rotate"
 	KindChainVerify               = "chain.verify"
 	KindClusterBootstrap          = "cluster.bootstrap"
 	KindClusterConfig             = "cluster.config"
@@ -454,6 +455,12 @@ var kinds = [...]Kind{
 	{Name: KindChainRelease, Subsystem: "chain", Gate: GateConfigMutate, SchemaVersion: 1, Fields: []Field{
 		{Name: "hold_id", Type: TypeString},
 		{Name: "reason", Type: TypeString},
+	}},
+	{Name: KindChainRotate, Subsystem: "chain", Gate: GateConfigMutate, SchemaVersion: 1, Fields: []Field{
+		{Name: "old_key", Type: TypeString},
+		{Name: "new_key", Type: TypeString},
+		{Name: "old_proof", Type: TypeString},
+		{Name: "new_proof", Type: TypeString},
 	}},
 	{Name: KindChainVerify, Subsystem: "chain", SchemaVersion: 1, Fields: []Field{
 		{Name: "from_seq", Type: TypeInteger},

@@ -387,6 +387,14 @@ type ChainRelease struct {
 	Reason string `json:"reason"`
 }
 
+// ChainRotate is the payload of kind chain.rotate.
+type ChainRotate struct {
+	OldKey   string `json:"old_key"`
+	NewKey   string `json:"new_key"`
+	OldProof string `json:"old_proof"`
+	NewProof string `json:"new_proof"`
+}
+
 // ChainVerify is the payload of kind chain.verify.
 type ChainVerify struct {
 	FromSeq    int64  `json:"from_seq"`

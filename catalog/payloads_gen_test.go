@@ -61,6 +61,7 @@ var payloads = []struct {
 	{KindChainRecover, &ChainRecover{}},
 	{KindChainRedact, &ChainRedact{}},
 	{KindChainRelease, &ChainRelease{}},
+	{KindChainRotate, &ChainRotate{}},
 	{KindChainVerify, &ChainVerify{}},
 	{KindClusterBootstrap, &ClusterBootstrap{}},
 	{KindClusterConfig, &ClusterConfig{}},

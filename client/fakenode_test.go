@@ -397,6 +397,10 @@ func (n *node) Leave(ctx context.Context, r *exonodev1.LeaveRequest) (*exonodev1
 	return &exonodev1.LeaveResponse{}, n.before(ctx)
 }
 
+func (n *node) RotateLogKey(ctx context.Context, _ *exonodev1.RotateLogKeyRequest) (*exonodev1.RotateLogKeyResponse, error) {
+	return &exonodev1.RotateLogKeyResponse{PublicKey: make([]byte, 32)}, n.before(ctx)
+}
+
 func (n *node) Transfer(ctx context.Context, _ *exonodev1.TransferRequest) (*exonodev1.TransferResponse, error) {
 	return &exonodev1.TransferResponse{}, n.before(ctx)
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"slices"
@@ -255,6 +256,15 @@ func (c *Client) Remove(ctx context.Context, nodeID string) error {
 		return struct{}{}, err
 	})
 	return err
+}
+
+// RotateLogKey has another key sign the log's checkpoints, and returns its public half.
+// Only the leader does it: the client is to have its address alone.
+func (c *Client) RotateLogKey(ctx context.Context) (ed25519.PublicKey, error) {
+	return try(ctx, c.Reader, once, func(ctx context.Context, ep *endpoint) (ed25519.PublicKey, error) {
+		res, err := ep.cluster.RotateLogKey(ctx, &exonodev1.RotateLogKeyRequest{})
+		return res.GetPublicKey(), err
+	})
 }
 
 // Transfer hands leadership to a node, or to the best one where nodeID is "".

@@ -126,6 +126,8 @@ func (s *state) foldSystem(f fact) (effects, error) {
 		return s.foldAddresses(f)
 	case catalog.KindChainCheckpoint:
 		return s.foldCheckpoint(f)
+	case catalog.KindChainRotate:
+		return s.foldRotate(f)
 	case catalog.KindClusterPeerKeys:
 		return s.foldKeys(f)
 	case catalog.KindGovernanceDeny:

@@ -100,6 +100,7 @@ type GenesisFacts struct {
 	Origin      string
 	// Hash is GenesisHash of the document.
 	Hash chain.Hash
-	// LogKey is the log's first public key (Ed25519).
+	// LogKey is the log's public key (Ed25519): the first one, or the one that the
+	// newest chain.rotate names.
 	LogKey [32]byte
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"iter"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/exonode/exonode/api"
+	"github.com/exonode/exonode/catalog"
 	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/chain/checkpoint"
 	"github.com/exonode/exonode/node/checkpoints"
@@ -155,6 +157,18 @@ func (n *Node) TrustPolicy(context.Context) (string, error) {
 		}
 	}
 	return p.String(), nil
+}
+
+// RotateLogKey implements server.Operator.
+func (n *Node) RotateLogKey(ctx context.Context) ([]byte, error) {
+	entry, err := n.checkpoints.Rotate(ctx)
+	if err != nil {
+		return nil, &api.Error{Code: api.Precondition, Message: err.Error(), Hint: "ask the leader, while a quorum of the voters runs"}
+	}
+	if err := n.sealNow(ctx, catalog.KindChainRotate, "rotate/"+entry.NewKey, "", entry); err != nil {
+		return nil, err
+	}
+	return hex.DecodeString(entry.NewKey)
 }
 
 // checkpointStatus is server.Status's.

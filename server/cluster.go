@@ -65,6 +65,15 @@ func (c *clusterService) Leave(ctx context.Context, req *exonodev1.LeaveRequest)
 	return &exonodev1.LeaveResponse{}, nil
 }
 
+// RotateLogKey implements exonodev1connect.ClusterServiceHandler.
+func (c *clusterService) RotateLogKey(ctx context.Context, _ *exonodev1.RotateLogKeyRequest) (*exonodev1.RotateLogKeyResponse, error) {
+	key, err := c.node.RotateLogKey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &exonodev1.RotateLogKeyResponse{PublicKey: key}, nil
+}
+
 // Transfer implements exonodev1connect.ClusterServiceHandler.
 func (c *clusterService) Transfer(ctx context.Context, req *exonodev1.TransferRequest) (*exonodev1.TransferResponse, error) {
 	if err := c.node.Transfer(ctx, req.GetNodeId()); err != nil {

@@ -186,6 +186,9 @@ type Operator interface {
 	Leave(ctx context.Context) error
 	// Transfer hands leadership to a node, or to the best one where "".
 	Transfer(ctx context.Context, nodeID string) error
+	// RotateLogKey has another key sign the log's checkpoints, and returns its
+	// public half.
+	RotateLogKey(ctx context.Context) ([]byte, error)
 	// Ready is nil once the node serves; else what it waits for.
 	Ready() error
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -23,7 +24,7 @@ func (a *app) clusterCommand() *cobra.Command {
 		Use:   "cluster",
 		Short: "Show and change who is in the cluster",
 	}
-	cmd.AddCommand(a.membersCommand(), a.joinCommand(), a.leaveCommand(), a.removeCommand(), a.transferCommand(), a.recoverCommand())
+	cmd.AddCommand(a.membersCommand(), a.joinCommand(), a.leaveCommand(), a.removeCommand(), a.transferCommand(), a.rotateCommand(), a.recoverCommand())
 	return cmd
 }
 
@@ -336,6 +337,56 @@ func (a *app) transferCommand() *cobra.Command {
 			return a.changed("handed over to", to)
 		},
 	}
+}
+
+func (a *app) rotateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rotate-log-key",
+		Short: "Have another key sign the log's checkpoints",
+		Long: `Have another key sign the log's checkpoints. The leader draws it, a quorum of the
+voters keeps it, and an entry that both the old and the new key sign makes it the
+log's. Who verifies receipts with a policy that has the old key goes on by
+"exonode trust follow", or takes a new policy.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := a.request(cmd)
+			defer cancel()
+			leader, err := a.connectLeader(ctx)
+			if err != nil {
+				return err
+			}
+			defer leader.Close()
+			key, err := leader.RotateLogKey(ctx)
+			if err != nil {
+				return err
+			}
+			return a.emit(map[string]string{"log_key": hex.EncodeToString(key)}, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "the log's key is %x now\n", []byte(key))
+				return err
+			})
+		},
+	}
+}
+
+// connectLeader connects to the node that leads.
+func (a *app) connectLeader(ctx context.Context) (*client.Client, error) {
+	c, err := a.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	s, err := c.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s.Leader == "" {
+		return nil, &api.Error{Code: api.NoLeader, Message: "no leader is known", Hint: "try again once one is elected"}
+	}
+	addr, err := a.address(ctx, c, s.Leader)
+	if err != nil {
+		return nil, err
+	}
+	return a.connectTo(ctx, []string{addr}, client.Config{})
 }
 
 // changed reports a change of the cluster.

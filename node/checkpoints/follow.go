@@ -1,10 +1,12 @@
 package checkpoints
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/exonode/exonode/catalog"
 	"github.com/exonode/exonode/chain"
@@ -47,6 +49,23 @@ type recorded struct {
 	root   chain.Hash
 }
 
+// logKeyHistory are the log's keys, the first one first, as the chain has them: whoever trusts
+// one trusts those after it, since each signed for the next.
+type logKeyHistory [][32]byte
+
+// advance puts the key at a point of the chain in the place of an earlier one in a policy.
+func (h logKeyHistory) advance(p *checkpoint.Policy, origin string, to [32]byte) *checkpoint.Policy {
+	out := *p
+	out.Logs = slices.Clone(p.Logs)
+	for i, l := range out.Logs {
+		from := slices.IndexFunc(h, func(k [32]byte) bool { return bytes.Equal(k[:], l.Key.Public) })
+		if l.Key.Name == origin && l.Key.Type == checkpoint.Log && from >= 0 && from < slices.Index(h, to) {
+			out.Logs[i].Key.Public = to[:]
+		}
+	}
+	return &out
+}
+
 // Follow takes a verifier from a policy that it trusts to the one that the chain's newest
 // chain.checkpoint entry names: offline, from the entries alone. The whole chain is
 // verified on the way: links, tree, envelopes, and what its entries say of voters and
@@ -69,7 +88,7 @@ func Follow(ctx context.Context, open func() (source chain.Source, done func(), 
 		return nil, err
 	}
 	defer done()
-	entries, err := foldRecorded(ctx, source, found, progress)
+	history, origin, entries, err := foldRecorded(ctx, source, found, progress)
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +100,7 @@ func Follow(ctx context.Context, open func() (source chain.Source, done func(), 
 			return nil, fmt.Errorf("checkpoints: %w: the checkpoint in entry %d is of root %v, the chain's first %d entries have %v",
 				ErrBroken, r.sequence, r.note.Checkpoint.Root, r.note.Checkpoint.Size, r.root)
 		}
+		out.Policy = history.advance(out.Policy, r.origin, r.logKey)
 		_, err := out.Policy.Verify(r.note)
 		switch {
 		case err == nil:
@@ -100,6 +120,9 @@ func Follow(ctx context.Context, open func() (source chain.Source, done func(), 
 	}
 	if !anchored {
 		return nil, fmt.Errorf("checkpoints: %w: it has %d", ErrNoAnchor, len(found))
+	}
+	if origin == out.Origin {
+		out.Policy = history.advance(out.Policy, origin, history[len(history)-1])
 	}
 	return out, nil
 }
@@ -133,7 +156,7 @@ func findRecorded(ctx context.Context, source chain.Source) ([]recorded, error) 
 }
 
 // foldRecorded verifies the chain, and fills in what it says of each note's tree.
-func foldRecorded(ctx context.Context, source chain.Source, found []recorded, progress func(chain.Progress)) (uint64, error) {
+func foldRecorded(ctx context.Context, source chain.Source, found []recorded, progress func(chain.Progress)) (keys logKeyHistory, origin string, entries uint64, err error) {
 	replay, tree := fsm.NewReplay(), new(chain.Tree)
 	at := make(map[uint64][]int) // places in found, by size
 	for i := range found {
@@ -147,6 +170,9 @@ func foldRecorded(ctx context.Context, source chain.Source, found []recorded, pr
 				return err
 			}
 			tree.Append(e.Record.Header, nil)
+			if g := replay.View().Genesis(); g != nil && (len(keys) == 0 || keys[len(keys)-1] != g.LogKey) {
+				keys = append(keys, g.LogKey)
+			}
 			for _, i := range at[e.Header.Sequence+1] {
 				r, v := &found[i], replay.View()
 				r.voters, r.logKey, r.origin, r.root = Voters(v), v.Genesis().LogKey, v.Origin(), tree.Root()
@@ -154,5 +180,5 @@ func foldRecorded(ctx context.Context, source chain.Source, found []recorded, pr
 			return nil
 		},
 	})
-	return report.Entries, err
+	return keys, replay.View().Origin(), report.Entries, err
 }

@@ -346,6 +346,29 @@ func (c *cluster) seal(p fsm.Proposal, ids ...string) {
 	}}, ids...)
 }
 
+// try commits an event that may be refused, and returns how the first member answers.
+func (c *cluster) try(p fsm.Proposal) fsm.Result {
+	c.t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b, err := (&fsm.Command{Batch: &fsm.Batch{
+		Stamp: time.Now().UnixNano(), Node: c.leader(),
+		Revision: c.members[c.leader()].fsm.View().Revision(), Events: []fsm.Proposal{p},
+	}}).AppendBinary(nil)
+	c.must(err)
+	c.index++
+	l := raft.Log{Type: raft.LogCommand, Data: b, Index: c.index, Term: 1}
+	c.logs = append(c.logs, l)
+	var first fsm.Result
+	for i, id := range c.order {
+		r := c.members[id].fsm.ApplyBatch([]*raft.Log{&l})[0].(*fsm.BatchResult).Results[0]
+		if i == 0 {
+			first = r
+		}
+	}
+	return first
+}
+
 // grow commits n ungated events.
 func (c *cluster) grow(n int, ids ...string) {
 	c.t.Helper()

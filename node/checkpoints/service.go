@@ -34,6 +34,9 @@ const (
 	MethodWant = "checkpoint.want"
 	// MethodKey: nothing in, the log key's 32-byte seed out, for voters alone.
 	MethodKey = "checkpoint.key"
+	// MethodOffer: the 32-byte seed of the key that is to follow the log's in, nothing
+	// out: the member keeps it before it answers.
+	MethodOffer = "checkpoint.offer"
 )
 
 // maxSignatures is how many signatures a published note has at most (c2sp.org/tlog-checkpoint).
@@ -56,6 +59,7 @@ const (
 // Files in Config.Keys and Config.Signed.
 const (
 	logKeyFile    = "log.key"
+	nextKeyFile   = "log-next.key"
 	cosignKeyFile = "cosign.key"
 	mldsaKeyFile  = "ml-dsa.key"
 	logMemory     = "log.json"
@@ -118,6 +122,8 @@ type Service struct {
 	mu sync.Mutex // guards the fields below
 	// logKey is the log's key; nil where this node does not have it.
 	logKey ed25519.PrivateKey
+	// nextKey is the one that may follow it: the chain says whether it does.
+	nextKey ed25519.PrivateKey
 	// final is the newest final checkpoint that this node knows; nil is none.
 	final *Final
 	// witnessed is the size of the newest checkpoint that a quorum of the outside
@@ -214,10 +220,14 @@ func Open(cfg Config) (*Service, error) {
 		}
 	}
 	s.logKey, err = signing.ReadEd25519Key(filepath.Join(cfg.Keys, logKeyFile), cfg.FS)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
-	return s, err
+	s.nextKey, err = signing.ReadEd25519Key(filepath.Join(cfg.Keys, nextKeyFile), cfg.FS)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return s, nil
 }
 
 // BeginLog returns the public key of a log that begins: the key is drawn where this node
@@ -243,7 +253,8 @@ func (s *Service) Handlers() map[string]func(ctx context.Context, from string, r
 			s.want()
 			return nil, nil
 		},
-		MethodKey: func(_ context.Context, from string, _ []byte) ([]byte, error) { return s.serveKey(from) },
+		MethodOffer: func(_ context.Context, from string, b []byte) ([]byte, error) { return nil, s.serveOffer(from, b) },
+		MethodKey:   func(_ context.Context, from string, _ []byte) ([]byte, error) { return s.serveKey(from) },
 	}
 }
 
@@ -326,8 +337,19 @@ func (s *Service) announce(times int) error {
 func (s *Service) key(view *fsm.View) ed25519.PrivateKey {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	g := view.Genesis()
-	if s.logKey == nil || !bytes.Equal(s.logKey.Public().(ed25519.PublicKey), g.LogKey[:]) {
+	is := func(k ed25519.PrivateKey) bool {
+		g := view.Genesis()
+		return k != nil && bytes.Equal(k.Public().(ed25519.PublicKey), g.LogKey[:])
+	}
+	if is(s.nextKey) {
+		// It followed. The file of the next one stays until it is replaced.
+		if err := signing.KeepEd25519Key(filepath.Join(s.cfg.Keys, logKeyFile), s.cfg.FS, s.nextKey); err != nil {
+			s.cfg.Log.Error("the log's key is not kept", "error", err)
+			return nil
+		}
+		s.logKey, s.nextKey = s.nextKey, nil
+	}
+	if !is(s.logKey) {
 		return nil
 	}
 	return s.logKey

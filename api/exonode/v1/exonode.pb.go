@@ -3973,6 +3973,89 @@ func (*TransferResponse) Descriptor() ([]byte, []int) {
 	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{49}
 }
 
+// RotateLogKeyRequest asks for another log key.
+type RotateLogKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateLogKeyRequest) Reset() {
+	*x = RotateLogKeyRequest{}
+	mi := &file_exonode_v1_exonode_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateLogKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateLogKeyRequest) ProtoMessage() {}
+
+func (x *RotateLogKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_exonode_v1_exonode_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateLogKeyRequest.ProtoReflect.Descriptor instead.
+func (*RotateLogKeyRequest) Descriptor() ([]byte, []int) {
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{50}
+}
+
+// RotateLogKeyResponse answers a RotateLogKeyRequest.
+type RotateLogKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The new public key, 32 bytes of Ed25519.
+	PublicKey     []byte `protobuf:"bytes,1,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateLogKeyResponse) Reset() {
+	*x = RotateLogKeyResponse{}
+	mi := &file_exonode_v1_exonode_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateLogKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateLogKeyResponse) ProtoMessage() {}
+
+func (x *RotateLogKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_exonode_v1_exonode_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateLogKeyResponse.ProtoReflect.Descriptor instead.
+func (*RotateLogKeyResponse) Descriptor() ([]byte, []int) {
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *RotateLogKeyResponse) GetPublicKey() []byte {
+	if x != nil {
+		return x.PublicKey
+	}
+	return nil
+}
+
 // Kind is a type of events.
 type Kind struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3996,7 +4079,7 @@ type Kind struct {
 
 func (x *Kind) Reset() {
 	*x = Kind{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[50]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4008,7 +4091,7 @@ func (x *Kind) String() string {
 func (*Kind) ProtoMessage() {}
 
 func (x *Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[50]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4021,7 +4104,7 @@ func (x *Kind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kind.ProtoReflect.Descriptor instead.
 func (*Kind) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{50}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Kind) GetName() string {
@@ -4084,7 +4167,7 @@ type ListKindsRequest struct {
 
 func (x *ListKindsRequest) Reset() {
 	*x = ListKindsRequest{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[51]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4096,7 +4179,7 @@ func (x *ListKindsRequest) String() string {
 func (*ListKindsRequest) ProtoMessage() {}
 
 func (x *ListKindsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[51]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4109,7 +4192,7 @@ func (x *ListKindsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKindsRequest.ProtoReflect.Descriptor instead.
 func (*ListKindsRequest) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{51}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListKindsRequest) GetPrefix() string {
@@ -4130,7 +4213,7 @@ type ListKindsResponse struct {
 
 func (x *ListKindsResponse) Reset() {
 	*x = ListKindsResponse{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[52]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4142,7 +4225,7 @@ func (x *ListKindsResponse) String() string {
 func (*ListKindsResponse) ProtoMessage() {}
 
 func (x *ListKindsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[52]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4155,7 +4238,7 @@ func (x *ListKindsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKindsResponse.ProtoReflect.Descriptor instead.
 func (*ListKindsResponse) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{52}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListKindsResponse) GetKinds() []*Kind {
@@ -4176,7 +4259,7 @@ type RegisterKindRequest struct {
 
 func (x *RegisterKindRequest) Reset() {
 	*x = RegisterKindRequest{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[53]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4188,7 +4271,7 @@ func (x *RegisterKindRequest) String() string {
 func (*RegisterKindRequest) ProtoMessage() {}
 
 func (x *RegisterKindRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[53]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4201,7 +4284,7 @@ func (x *RegisterKindRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterKindRequest.ProtoReflect.Descriptor instead.
 func (*RegisterKindRequest) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{53}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RegisterKindRequest) GetKind() *Kind {
@@ -4222,7 +4305,7 @@ type RegisterKindResponse struct {
 
 func (x *RegisterKindResponse) Reset() {
 	*x = RegisterKindResponse{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[54]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4234,7 +4317,7 @@ func (x *RegisterKindResponse) String() string {
 func (*RegisterKindResponse) ProtoMessage() {}
 
 func (x *RegisterKindResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[54]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4247,7 +4330,7 @@ func (x *RegisterKindResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterKindResponse.ProtoReflect.Descriptor instead.
 func (*RegisterKindResponse) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{54}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RegisterKindResponse) GetSequence() uint64 {
@@ -4270,7 +4353,7 @@ type RetireKindRequest struct {
 
 func (x *RetireKindRequest) Reset() {
 	*x = RetireKindRequest{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[55]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4282,7 +4365,7 @@ func (x *RetireKindRequest) String() string {
 func (*RetireKindRequest) ProtoMessage() {}
 
 func (x *RetireKindRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[55]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4295,7 +4378,7 @@ func (x *RetireKindRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireKindRequest.ProtoReflect.Descriptor instead.
 func (*RetireKindRequest) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{55}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RetireKindRequest) GetName() string {
@@ -4323,7 +4406,7 @@ type RetireKindResponse struct {
 
 func (x *RetireKindResponse) Reset() {
 	*x = RetireKindResponse{}
-	mi := &file_exonode_v1_exonode_proto_msgTypes[56]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4335,7 +4418,7 @@ func (x *RetireKindResponse) String() string {
 func (*RetireKindResponse) ProtoMessage() {}
 
 func (x *RetireKindResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_exonode_v1_exonode_proto_msgTypes[56]
+	mi := &file_exonode_v1_exonode_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4348,7 +4431,7 @@ func (x *RetireKindResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireKindResponse.ProtoReflect.Descriptor instead.
 func (*RetireKindResponse) Descriptor() ([]byte, []int) {
-	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{56}
+	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RetireKindResponse) GetSequence() uint64 {
@@ -4637,7 +4720,11 @@ const file_exonode_v1_exonode_proto_rawDesc = "" +
 	"\rLeaveResponse\"*\n" +
 	"\x0fTransferRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"\x12\n" +
-	"\x10TransferResponse\"\xba\x01\n" +
+	"\x10TransferResponse\"\x15\n" +
+	"\x13RotateLogKeyRequest\"5\n" +
+	"\x14RotateLogKeyResponse\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x01 \x01(\fR\tpublicKey\"\xba\x01\n" +
 	"\x04Kind\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04gate\x18\x02 \x01(\tR\x04gate\x12\x16\n" +
@@ -4698,13 +4785,14 @@ const file_exonode_v1_exonode_proto_rawDesc = "" +
 	"\x11GetInclusionProof\x12$.exonode.v1.GetInclusionProofRequest\x1a%.exonode.v1.GetInclusionProofResponse\"\x03\x90\x02\x01\x12k\n" +
 	"\x13GetConsistencyProof\x12&.exonode.v1.GetConsistencyProofRequest\x1a'.exonode.v1.GetConsistencyProofResponse\"\x03\x90\x02\x01\x12Y\n" +
 	"\rGetCheckpoint\x12 .exonode.v1.GetCheckpointRequest\x1a!.exonode.v1.GetCheckpointResponse\"\x03\x90\x02\x01\x12\\\n" +
-	"\x0eGetTrustPolicy\x12!.exonode.v1.GetTrustPolicyRequest\x1a\".exonode.v1.GetTrustPolicyResponse\"\x03\x90\x02\x012\xeb\x02\n" +
+	"\x0eGetTrustPolicy\x12!.exonode.v1.GetTrustPolicyRequest\x1a\".exonode.v1.GetTrustPolicyResponse\"\x03\x90\x02\x012\xc0\x03\n" +
 	"\x0eClusterService\x12D\n" +
 	"\x06Status\x12\x19.exonode.v1.StatusRequest\x1a\x1a.exonode.v1.StatusResponse\"\x03\x90\x02\x01\x12G\n" +
 	"\aMembers\x12\x1a.exonode.v1.MembersRequest\x1a\x1b.exonode.v1.MembersResponse\"\x03\x90\x02\x01\x12A\n" +
 	"\x06Remove\x12\x19.exonode.v1.RemoveRequest\x1a\x1a.exonode.v1.RemoveResponse\"\x00\x12>\n" +
 	"\x05Leave\x12\x18.exonode.v1.LeaveRequest\x1a\x19.exonode.v1.LeaveResponse\"\x00\x12G\n" +
-	"\bTransfer\x12\x1b.exonode.v1.TransferRequest\x1a\x1c.exonode.v1.TransferResponse\"\x002\x83\x02\n" +
+	"\bTransfer\x12\x1b.exonode.v1.TransferRequest\x1a\x1c.exonode.v1.TransferResponse\"\x00\x12S\n" +
+	"\fRotateLogKey\x12\x1f.exonode.v1.RotateLogKeyRequest\x1a .exonode.v1.RotateLogKeyResponse\"\x002\x83\x02\n" +
 	"\x0eCatalogService\x12M\n" +
 	"\tListKinds\x12\x1c.exonode.v1.ListKindsRequest\x1a\x1d.exonode.v1.ListKindsResponse\"\x03\x90\x02\x01\x12S\n" +
 	"\fRegisterKind\x12\x1f.exonode.v1.RegisterKindRequest\x1a .exonode.v1.RegisterKindResponse\"\x00\x12M\n" +
@@ -4724,7 +4812,7 @@ func file_exonode_v1_exonode_proto_rawDescGZIP() []byte {
 }
 
 var file_exonode_v1_exonode_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_exonode_v1_exonode_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_exonode_v1_exonode_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
 var file_exonode_v1_exonode_proto_goTypes = []any{
 	(ConsistencyLevel)(0),               // 0: exonode.v1.ConsistencyLevel
 	(EntryForm)(0),                      // 1: exonode.v1.EntryForm
@@ -4781,22 +4869,24 @@ var file_exonode_v1_exonode_proto_goTypes = []any{
 	(*LeaveResponse)(nil),               // 52: exonode.v1.LeaveResponse
 	(*TransferRequest)(nil),             // 53: exonode.v1.TransferRequest
 	(*TransferResponse)(nil),            // 54: exonode.v1.TransferResponse
-	(*Kind)(nil),                        // 55: exonode.v1.Kind
-	(*ListKindsRequest)(nil),            // 56: exonode.v1.ListKindsRequest
-	(*ListKindsResponse)(nil),           // 57: exonode.v1.ListKindsResponse
-	(*RegisterKindRequest)(nil),         // 58: exonode.v1.RegisterKindRequest
-	(*RegisterKindResponse)(nil),        // 59: exonode.v1.RegisterKindResponse
-	(*RetireKindRequest)(nil),           // 60: exonode.v1.RetireKindRequest
-	(*RetireKindResponse)(nil),          // 61: exonode.v1.RetireKindResponse
-	nil,                                 // 62: exonode.v1.Event.ExtensionsEntry
-	nil,                                 // 63: exonode.v1.CheckpointStatus.RefusalsEntry
-	nil,                                 // 64: exonode.v1.CheckpointStatus.WitnessesEntry
-	(*timestamppb.Timestamp)(nil),       // 65: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 66: google.protobuf.Duration
+	(*RotateLogKeyRequest)(nil),         // 55: exonode.v1.RotateLogKeyRequest
+	(*RotateLogKeyResponse)(nil),        // 56: exonode.v1.RotateLogKeyResponse
+	(*Kind)(nil),                        // 57: exonode.v1.Kind
+	(*ListKindsRequest)(nil),            // 58: exonode.v1.ListKindsRequest
+	(*ListKindsResponse)(nil),           // 59: exonode.v1.ListKindsResponse
+	(*RegisterKindRequest)(nil),         // 60: exonode.v1.RegisterKindRequest
+	(*RegisterKindResponse)(nil),        // 61: exonode.v1.RegisterKindResponse
+	(*RetireKindRequest)(nil),           // 62: exonode.v1.RetireKindRequest
+	(*RetireKindResponse)(nil),          // 63: exonode.v1.RetireKindResponse
+	nil,                                 // 64: exonode.v1.Event.ExtensionsEntry
+	nil,                                 // 65: exonode.v1.CheckpointStatus.RefusalsEntry
+	nil,                                 // 66: exonode.v1.CheckpointStatus.WitnessesEntry
+	(*timestamppb.Timestamp)(nil),       // 67: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 68: google.protobuf.Duration
 }
 var file_exonode_v1_exonode_proto_depIdxs = []int32{
 	7,  // 0: exonode.v1.Event.effect:type_name -> exonode.v1.Effect
-	62, // 1: exonode.v1.Event.extensions:type_name -> exonode.v1.Event.ExtensionsEntry
+	64, // 1: exonode.v1.Event.extensions:type_name -> exonode.v1.Event.ExtensionsEntry
 	19, // 2: exonode.v1.Ack.verdict:type_name -> exonode.v1.Verdict
 	9,  // 3: exonode.v1.Ack.error:type_name -> exonode.v1.ErrorDetail
 	5,  // 4: exonode.v1.AppendRequest.event:type_name -> exonode.v1.Event
@@ -4808,7 +4898,7 @@ var file_exonode_v1_exonode_proto_depIdxs = []int32{
 	0,  // 10: exonode.v1.Consistency.level:type_name -> exonode.v1.ConsistencyLevel
 	18, // 11: exonode.v1.Entry.readable:type_name -> exonode.v1.ReadableEntry
 	5,  // 12: exonode.v1.ReadableEntry.event:type_name -> exonode.v1.Event
-	65, // 13: exonode.v1.ReadableEntry.time:type_name -> google.protobuf.Timestamp
+	67, // 13: exonode.v1.ReadableEntry.time:type_name -> google.protobuf.Timestamp
 	19, // 14: exonode.v1.ReadableEntry.verdict:type_name -> exonode.v1.Verdict
 	2,  // 15: exonode.v1.Verdict.decision:type_name -> exonode.v1.Decision
 	7,  // 16: exonode.v1.Verdict.declared:type_name -> exonode.v1.Effect
@@ -4822,15 +4912,15 @@ var file_exonode_v1_exonode_proto_depIdxs = []int32{
 	1,  // 24: exonode.v1.LookupRequest.form:type_name -> exonode.v1.EntryForm
 	3,  // 25: exonode.v1.LookupResponse.state:type_name -> exonode.v1.LookupState
 	17, // 26: exonode.v1.LookupResponse.entry:type_name -> exonode.v1.Entry
-	65, // 27: exonode.v1.Filter.time_from:type_name -> google.protobuf.Timestamp
-	65, // 28: exonode.v1.Filter.time_to:type_name -> google.protobuf.Timestamp
+	67, // 27: exonode.v1.Filter.time_from:type_name -> google.protobuf.Timestamp
+	67, // 28: exonode.v1.Filter.time_to:type_name -> google.protobuf.Timestamp
 	26, // 29: exonode.v1.ListRequest.filter:type_name -> exonode.v1.Filter
 	16, // 30: exonode.v1.ListRequest.consistency:type_name -> exonode.v1.Consistency
 	1,  // 31: exonode.v1.ListRequest.form:type_name -> exonode.v1.EntryForm
 	17, // 32: exonode.v1.ListResponse.entries:type_name -> exonode.v1.Entry
 	26, // 33: exonode.v1.WatchRequest.filter:type_name -> exonode.v1.Filter
 	1,  // 34: exonode.v1.WatchRequest.form:type_name -> exonode.v1.EntryForm
-	66, // 35: exonode.v1.WatchRequest.heartbeat:type_name -> google.protobuf.Duration
+	68, // 35: exonode.v1.WatchRequest.heartbeat:type_name -> google.protobuf.Duration
 	17, // 36: exonode.v1.WatchResponse.entries:type_name -> exonode.v1.Entry
 	33, // 37: exonode.v1.WatchResponse.head:type_name -> exonode.v1.ChainHead
 	16, // 38: exonode.v1.HeadRequest.consistency:type_name -> exonode.v1.Consistency
@@ -4839,17 +4929,17 @@ var file_exonode_v1_exonode_proto_depIdxs = []int32{
 	16, // 41: exonode.v1.GetConsistencyProofRequest.consistency:type_name -> exonode.v1.Consistency
 	33, // 42: exonode.v1.StatusResponse.head:type_name -> exonode.v1.ChainHead
 	45, // 43: exonode.v1.StatusResponse.catch_up:type_name -> exonode.v1.Progress
-	65, // 44: exonode.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	67, // 44: exonode.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
 	46, // 45: exonode.v1.StatusResponse.members:type_name -> exonode.v1.Member
 	44, // 46: exonode.v1.StatusResponse.checkpoint:type_name -> exonode.v1.CheckpointStatus
-	65, // 47: exonode.v1.CheckpointStatus.final_at:type_name -> google.protobuf.Timestamp
-	63, // 48: exonode.v1.CheckpointStatus.refusals:type_name -> exonode.v1.CheckpointStatus.RefusalsEntry
-	64, // 49: exonode.v1.CheckpointStatus.witnesses:type_name -> exonode.v1.CheckpointStatus.WitnessesEntry
+	67, // 47: exonode.v1.CheckpointStatus.final_at:type_name -> google.protobuf.Timestamp
+	65, // 48: exonode.v1.CheckpointStatus.refusals:type_name -> exonode.v1.CheckpointStatus.RefusalsEntry
+	66, // 49: exonode.v1.CheckpointStatus.witnesses:type_name -> exonode.v1.CheckpointStatus.WitnessesEntry
 	4,  // 50: exonode.v1.Member.suffrage:type_name -> exonode.v1.Suffrage
-	66, // 51: exonode.v1.Member.last_contact:type_name -> google.protobuf.Duration
+	68, // 51: exonode.v1.Member.last_contact:type_name -> google.protobuf.Duration
 	46, // 52: exonode.v1.MembersResponse.members:type_name -> exonode.v1.Member
-	55, // 53: exonode.v1.ListKindsResponse.kinds:type_name -> exonode.v1.Kind
-	55, // 54: exonode.v1.RegisterKindRequest.kind:type_name -> exonode.v1.Kind
+	57, // 53: exonode.v1.ListKindsResponse.kinds:type_name -> exonode.v1.Kind
+	57, // 54: exonode.v1.RegisterKindRequest.kind:type_name -> exonode.v1.Kind
 	6,  // 55: exonode.v1.Event.ExtensionsEntry.value:type_name -> exonode.v1.Value
 	10, // 56: exonode.v1.LedgerService.Append:input_type -> exonode.v1.AppendRequest
 	12, // 57: exonode.v1.LedgerService.AppendBatch:input_type -> exonode.v1.AppendBatchRequest
@@ -4868,31 +4958,33 @@ var file_exonode_v1_exonode_proto_depIdxs = []int32{
 	49, // 70: exonode.v1.ClusterService.Remove:input_type -> exonode.v1.RemoveRequest
 	51, // 71: exonode.v1.ClusterService.Leave:input_type -> exonode.v1.LeaveRequest
 	53, // 72: exonode.v1.ClusterService.Transfer:input_type -> exonode.v1.TransferRequest
-	56, // 73: exonode.v1.CatalogService.ListKinds:input_type -> exonode.v1.ListKindsRequest
-	58, // 74: exonode.v1.CatalogService.RegisterKind:input_type -> exonode.v1.RegisterKindRequest
-	60, // 75: exonode.v1.CatalogService.RetireKind:input_type -> exonode.v1.RetireKindRequest
-	11, // 76: exonode.v1.LedgerService.Append:output_type -> exonode.v1.AppendResponse
-	13, // 77: exonode.v1.LedgerService.AppendBatch:output_type -> exonode.v1.AppendBatchResponse
-	15, // 78: exonode.v1.LedgerService.AppendStream:output_type -> exonode.v1.AppendStreamResponse
-	23, // 79: exonode.v1.LedgerService.Get:output_type -> exonode.v1.GetResponse
-	25, // 80: exonode.v1.LedgerService.Lookup:output_type -> exonode.v1.LookupResponse
-	28, // 81: exonode.v1.LedgerService.List:output_type -> exonode.v1.ListResponse
-	30, // 82: exonode.v1.LedgerService.Watch:output_type -> exonode.v1.WatchResponse
-	32, // 83: exonode.v1.LedgerService.Head:output_type -> exonode.v1.HeadResponse
-	35, // 84: exonode.v1.LedgerService.GetInclusionProof:output_type -> exonode.v1.GetInclusionProofResponse
-	37, // 85: exonode.v1.LedgerService.GetConsistencyProof:output_type -> exonode.v1.GetConsistencyProofResponse
-	39, // 86: exonode.v1.LedgerService.GetCheckpoint:output_type -> exonode.v1.GetCheckpointResponse
-	41, // 87: exonode.v1.LedgerService.GetTrustPolicy:output_type -> exonode.v1.GetTrustPolicyResponse
-	43, // 88: exonode.v1.ClusterService.Status:output_type -> exonode.v1.StatusResponse
-	48, // 89: exonode.v1.ClusterService.Members:output_type -> exonode.v1.MembersResponse
-	50, // 90: exonode.v1.ClusterService.Remove:output_type -> exonode.v1.RemoveResponse
-	52, // 91: exonode.v1.ClusterService.Leave:output_type -> exonode.v1.LeaveResponse
-	54, // 92: exonode.v1.ClusterService.Transfer:output_type -> exonode.v1.TransferResponse
-	57, // 93: exonode.v1.CatalogService.ListKinds:output_type -> exonode.v1.ListKindsResponse
-	59, // 94: exonode.v1.CatalogService.RegisterKind:output_type -> exonode.v1.RegisterKindResponse
-	61, // 95: exonode.v1.CatalogService.RetireKind:output_type -> exonode.v1.RetireKindResponse
-	76, // [76:96] is the sub-list for method output_type
-	56, // [56:76] is the sub-list for method input_type
+	55, // 73: exonode.v1.ClusterService.RotateLogKey:input_type -> exonode.v1.RotateLogKeyRequest
+	58, // 74: exonode.v1.CatalogService.ListKinds:input_type -> exonode.v1.ListKindsRequest
+	60, // 75: exonode.v1.CatalogService.RegisterKind:input_type -> exonode.v1.RegisterKindRequest
+	62, // 76: exonode.v1.CatalogService.RetireKind:input_type -> exonode.v1.RetireKindRequest
+	11, // 77: exonode.v1.LedgerService.Append:output_type -> exonode.v1.AppendResponse
+	13, // 78: exonode.v1.LedgerService.AppendBatch:output_type -> exonode.v1.AppendBatchResponse
+	15, // 79: exonode.v1.LedgerService.AppendStream:output_type -> exonode.v1.AppendStreamResponse
+	23, // 80: exonode.v1.LedgerService.Get:output_type -> exonode.v1.GetResponse
+	25, // 81: exonode.v1.LedgerService.Lookup:output_type -> exonode.v1.LookupResponse
+	28, // 82: exonode.v1.LedgerService.List:output_type -> exonode.v1.ListResponse
+	30, // 83: exonode.v1.LedgerService.Watch:output_type -> exonode.v1.WatchResponse
+	32, // 84: exonode.v1.LedgerService.Head:output_type -> exonode.v1.HeadResponse
+	35, // 85: exonode.v1.LedgerService.GetInclusionProof:output_type -> exonode.v1.GetInclusionProofResponse
+	37, // 86: exonode.v1.LedgerService.GetConsistencyProof:output_type -> exonode.v1.GetConsistencyProofResponse
+	39, // 87: exonode.v1.LedgerService.GetCheckpoint:output_type -> exonode.v1.GetCheckpointResponse
+	41, // 88: exonode.v1.LedgerService.GetTrustPolicy:output_type -> exonode.v1.GetTrustPolicyResponse
+	43, // 89: exonode.v1.ClusterService.Status:output_type -> exonode.v1.StatusResponse
+	48, // 90: exonode.v1.ClusterService.Members:output_type -> exonode.v1.MembersResponse
+	50, // 91: exonode.v1.ClusterService.Remove:output_type -> exonode.v1.RemoveResponse
+	52, // 92: exonode.v1.ClusterService.Leave:output_type -> exonode.v1.LeaveResponse
+	54, // 93: exonode.v1.ClusterService.Transfer:output_type -> exonode.v1.TransferResponse
+	56, // 94: exonode.v1.ClusterService.RotateLogKey:output_type -> exonode.v1.RotateLogKeyResponse
+	59, // 95: exonode.v1.CatalogService.ListKinds:output_type -> exonode.v1.ListKindsResponse
+	61, // 96: exonode.v1.CatalogService.RegisterKind:output_type -> exonode.v1.RegisterKindResponse
+	63, // 97: exonode.v1.CatalogService.RetireKind:output_type -> exonode.v1.RetireKindResponse
+	77, // [77:98] is the sub-list for method output_type
+	56, // [56:77] is the sub-list for method input_type
 	56, // [56:56] is the sub-list for extension type_name
 	56, // [56:56] is the sub-list for extension extendee
 	0,  // [0:56] is the sub-list for field type_name
@@ -4915,7 +5007,7 @@ func file_exonode_v1_exonode_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_exonode_v1_exonode_proto_rawDesc), len(file_exonode_v1_exonode_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   60,
+			NumMessages:   62,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -85,6 +85,9 @@ const (
 	ClusterServiceLeaveProcedure = "/exonode.v1.ClusterService/Leave"
 	// ClusterServiceTransferProcedure is the fully-qualified name of the ClusterService's Transfer RPC.
 	ClusterServiceTransferProcedure = "/exonode.v1.ClusterService/Transfer"
+	// ClusterServiceRotateLogKeyProcedure is the fully-qualified name of the ClusterService's
+	// RotateLogKey RPC.
+	ClusterServiceRotateLogKeyProcedure = "/exonode.v1.ClusterService/RotateLogKey"
 	// CatalogServiceListKindsProcedure is the fully-qualified name of the CatalogService's ListKinds
 	// RPC.
 	CatalogServiceListKindsProcedure = "/exonode.v1.CatalogService/ListKinds"
@@ -556,6 +559,8 @@ type ClusterServiceClient interface {
 	Leave(context.Context, *v1.LeaveRequest) (*v1.LeaveResponse, error)
 	// Transfer hands leadership to another node.
 	Transfer(context.Context, *v1.TransferRequest) (*v1.TransferResponse, error)
+	// RotateLogKey has another key sign the log's checkpoints. Only the leader does it.
+	RotateLogKey(context.Context, *v1.RotateLogKeyRequest) (*v1.RotateLogKeyResponse, error)
 }
 
 // NewClusterServiceClient constructs a client for the exonode.v1.ClusterService service. By
@@ -601,16 +606,23 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(clusterServiceMethods.ByName("Transfer")),
 			connect.WithClientOptions(opts...),
 		),
+		rotateLogKey: connect.NewClient[v1.RotateLogKeyRequest, v1.RotateLogKeyResponse](
+			httpClient,
+			baseURL+ClusterServiceRotateLogKeyProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("RotateLogKey")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // clusterServiceClient implements ClusterServiceClient.
 type clusterServiceClient struct {
-	status   *connect.Client[v1.StatusRequest, v1.StatusResponse]
-	members  *connect.Client[v1.MembersRequest, v1.MembersResponse]
-	remove   *connect.Client[v1.RemoveRequest, v1.RemoveResponse]
-	leave    *connect.Client[v1.LeaveRequest, v1.LeaveResponse]
-	transfer *connect.Client[v1.TransferRequest, v1.TransferResponse]
+	status       *connect.Client[v1.StatusRequest, v1.StatusResponse]
+	members      *connect.Client[v1.MembersRequest, v1.MembersResponse]
+	remove       *connect.Client[v1.RemoveRequest, v1.RemoveResponse]
+	leave        *connect.Client[v1.LeaveRequest, v1.LeaveResponse]
+	transfer     *connect.Client[v1.TransferRequest, v1.TransferResponse]
+	rotateLogKey *connect.Client[v1.RotateLogKeyRequest, v1.RotateLogKeyResponse]
 }
 
 // Status calls exonode.v1.ClusterService.Status.
@@ -658,6 +670,15 @@ func (c *clusterServiceClient) Transfer(ctx context.Context, req *v1.TransferReq
 	return nil, err
 }
 
+// RotateLogKey calls exonode.v1.ClusterService.RotateLogKey.
+func (c *clusterServiceClient) RotateLogKey(ctx context.Context, req *v1.RotateLogKeyRequest) (*v1.RotateLogKeyResponse, error) {
+	response, err := c.rotateLogKey.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // ClusterServiceHandler is an implementation of the exonode.v1.ClusterService service.
 type ClusterServiceHandler interface {
 	// Status returns this node's view of itself and of the cluster.
@@ -670,6 +691,8 @@ type ClusterServiceHandler interface {
 	Leave(context.Context, *v1.LeaveRequest) (*v1.LeaveResponse, error)
 	// Transfer hands leadership to another node.
 	Transfer(context.Context, *v1.TransferRequest) (*v1.TransferResponse, error)
+	// RotateLogKey has another key sign the log's checkpoints. Only the leader does it.
+	RotateLogKey(context.Context, *v1.RotateLogKeyRequest) (*v1.RotateLogKeyResponse, error)
 }
 
 // NewClusterServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -711,6 +734,12 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		connect.WithSchema(clusterServiceMethods.ByName("Transfer")),
 		connect.WithHandlerOptions(opts...),
 	)
+	clusterServiceRotateLogKeyHandler := connect.NewUnaryHandlerSimple(
+		ClusterServiceRotateLogKeyProcedure,
+		svc.RotateLogKey,
+		connect.WithSchema(clusterServiceMethods.ByName("RotateLogKey")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/exonode.v1.ClusterService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ClusterServiceStatusProcedure:
@@ -723,6 +752,8 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceLeaveHandler.ServeHTTP(w, r)
 		case ClusterServiceTransferProcedure:
 			clusterServiceTransferHandler.ServeHTTP(w, r)
+		case ClusterServiceRotateLogKeyProcedure:
+			clusterServiceRotateLogKeyHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -750,6 +781,10 @@ func (UnimplementedClusterServiceHandler) Leave(context.Context, *v1.LeaveReques
 
 func (UnimplementedClusterServiceHandler) Transfer(context.Context, *v1.TransferRequest) (*v1.TransferResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("exonode.v1.ClusterService.Transfer is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) RotateLogKey(context.Context, *v1.RotateLogKeyRequest) (*v1.RotateLogKeyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("exonode.v1.ClusterService.RotateLogKey is not implemented"))
 }
 
 // CatalogServiceClient is a client for the exonode.v1.CatalogService service.
