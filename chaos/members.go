@@ -138,7 +138,7 @@ func (c *Controller) takeOut(ctx context.Context, name string, leave bool) error
 	defer func() { _ = admin.Close() }() // nothing of it is under way
 	return until(ctx, func() (bool, error) {
 		if leave {
-			err = admin.Leave(ctx, node)
+			err = admin.Leave(ctx, node, id)
 		} else {
 			err = admin.Remove(ctx, id)
 		}

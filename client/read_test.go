@@ -470,7 +470,10 @@ func TestCluster(t *testing.T) {
 		if err != nil || len(m) != 1 || m[0].Suffrage != "voter" || m[0].LastContact >= 0 {
 			t.Errorf("members: %+v, %v", m, err)
 		}
-		if err := c.Leave(ctx, address(1)); err != nil {
+		if err := c.Leave(ctx, address(1), "id-of-node2:7101"); api.CodeOf(err) != api.Precondition {
+			t.Errorf("another node leaves: %v", err)
+		}
+		if err := c.Leave(ctx, address(1), "id-of-"+address(1)); err != nil {
 			t.Errorf("leave: %v", err)
 		}
 		r, _ := c.On(address(2))

@@ -276,19 +276,15 @@ func (c *Client) Transfer(ctx context.Context, nodeID string) error {
 	return err
 }
 
-// Leave takes the node at an address out of the cluster and stops it. The
-// address is one of Config.Addresses.
-func (c *Client) Leave(ctx context.Context, address string) error {
+// Leave takes a node out of the cluster and stops it. The address, one of
+// Config.Addresses, is its own: another node that answers there refuses.
+func (c *Client) Leave(ctx context.Context, address, nodeID string) error {
 	r, err := c.On(address)
 	if err != nil {
 		return err
 	}
-	s, err := r.Status(ctx)
-	if err != nil {
-		return fmt.Errorf("ask %s which node it is: %w", address, err)
-	}
 	_, err = try(ctx, r, once, func(ctx context.Context, ep *endpoint) (struct{}, error) {
-		_, err := ep.cluster.Leave(ctx, &exonodev1.LeaveRequest{NodeId: s.NodeID})
+		_, err := ep.cluster.Leave(ctx, &exonodev1.LeaveRequest{NodeId: nodeID})
 		return struct{}{}, err
 	})
 	return err

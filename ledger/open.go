@@ -155,6 +155,38 @@ func (s *Store) findLogDamage(fs vfs.FS, db string) error {
 }
 
 // openDB locks and opens the database, of which nothing has been read yet.
+// openPebble opens the database. Where Pebble can't write what it replays of its log, it
+// tries again for ever, and says so in the background alone: that ends the attempt here.
+// The goroutine, and the lock, then stay until the process ends, as it must.
+func (s *Store) openPebble(dir string, opts *pebble.Options) (*pebble.DB, error) {
+	type outcome struct {
+		db       *pebble.DB
+		err      error
+		panicked any
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		var o outcome
+		defer func() {
+			o.panicked = recover()
+			done <- o
+		}()
+		o.db, o.err = pebble.Open(dir, opts)
+	}()
+	select {
+	case o := <-done:
+		if o.panicked != nil {
+			panic(o.panicked)
+		}
+		return o.db, o.err
+	case <-s.failed:
+		return nil, fmt.Errorf("%w: %w", errAbandoned, s.Err())
+	}
+}
+
+// errAbandoned marks an attempt to open the database that goes on.
+var errAbandoned = errors.New("the database can't be brought to where it was")
+
 func openDB(dir string, o Options, readOnly bool) (_ *Store, err error) {
 	fs := o.fs()
 	if !readOnly {
@@ -190,11 +222,11 @@ func openDB(dir string, o Options, readOnly bool) (_ *Store, err error) {
 			}
 			err = fmt.Errorf("open database: %w", cause)
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, errAbandoned) {
 			err = errors.Join(err, lock.Close())
 		}
 	}()
-	db, err := pebble.Open(dir, opts)
+	db, err := s.openPebble(dir, opts)
 	if err != nil {
 		if pebble.IsCorruptionError(err) {
 			return nil, nameLogDamage(fs, dir, corrupt("database", err, "can't be opened"))

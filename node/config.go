@@ -100,7 +100,8 @@ type API struct {
 
 // Storage says how the node keeps things.
 type Storage struct {
-	// LogBackend is raftstore.WAL where empty.
+	// LogBackend is, where empty, the one that the data directory was made with, and
+	// raftstore.WAL in a new one.
 	LogBackend raftstore.Backend
 	// WriteTimeout is the deadline of one write of raft's log; 0 is 10 s.
 	WriteTimeout time.Duration
@@ -113,9 +114,6 @@ type Storage struct {
 }
 
 func (c *Config) setDefaults() {
-	if c.Storage.LogBackend == "" {
-		c.Storage.LogBackend = raftstore.WAL
-	}
 	if c.Storage.WriteTimeout == 0 {
 		c.Storage.WriteTimeout = 10 * time.Second
 	}
@@ -160,7 +158,7 @@ func (c *Config) validate() error {
 		return fmt.Errorf("%w: no cluster file: make one with `exonode init`, and give it to every node", ErrConfig)
 	case c.Logger == nil || c.Fatal == nil:
 		return fmt.Errorf("%w: Logger and Fatal are required", ErrConfig)
-	case c.Storage.LogBackend != raftstore.WAL && c.Storage.LogBackend != raftstore.BoltDB:
+	case c.Storage.LogBackend != "" && c.Storage.LogBackend != raftstore.WAL && c.Storage.LogBackend != raftstore.BoltDB:
 		return fmt.Errorf("%w: --raft-log is %q: choose wal or boltdb", ErrConfig, c.Storage.LogBackend)
 	}
 	for _, n := range []struct {

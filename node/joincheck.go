@@ -85,7 +85,7 @@ func CheckSeed(ctx context.Context, cluster *ClusterFile, seed string) (err erro
 // Nothing is changed.
 func CheckFresh(path, genesis string) error {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return tryCreate(path)
 	}
 	d := &dataDir{path: path}
 	fresh, err := d.inspect(genesis)
@@ -109,6 +109,28 @@ func CheckFresh(path, genesis string) error {
 	}
 	if ahead.Last > 0 || len(manifests) > 0 {
 		return fmt.Errorf("%w: %s is of a node that is, or was, in the cluster: start it as it is", membership.ErrHasState, path)
+	}
+	return nil
+}
+
+// tryCreate makes a directory that does not exist, and takes it away again with those
+// above it that did not exist either.
+func tryCreate(path string) error {
+	var made []string
+	for dir := filepath.Clean(path); ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		made = append(made, dir)
+	}
+	err := os.MkdirAll(path, 0o700)
+	for _, dir := range made {
+		if rerr := os.Remove(dir); rerr != nil && err == nil {
+			err = rerr
+		}
+	}
+	if err != nil {
+		return accessError(path, err)
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func (n *Node) witnessConfig() error {
 
 func (n *Node) witnessServices() error {
 	return n.witness.write(catalog.KindBootServices, "services", "", catalog.BootServices{
-		NodeID: n.identity.NodeID(), Services: []string{"outbox", "raft-" + string(n.cfg.Storage.LogBackend), "ledger", "fsm"},
+		NodeID: n.identity.NodeID(), Services: []string{"outbox", "raft-" + string(n.stores.Backend), "ledger", "fsm"},
 	})
 }
 

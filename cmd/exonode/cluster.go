@@ -221,27 +221,15 @@ empty data directory.`,
 				return err
 			}
 			defer c.Close()
-			addr := ""
-			if len(args) > 0 {
-				if addr, err = a.address(ctx, c, args[0]); err != nil {
-					return err
-				}
-			} else if addr = a.addrs[0]; len(a.addrs) > 1 {
-				return usagef("which of the nodes at --addr is to leave? name it: exonode cluster leave NODE")
-			}
-			of, err := a.connectTo(ctx, []string{addr}, client.Config{})
+			of, s, err := a.leaving(ctx, c, args)
 			if err != nil {
 				return err
 			}
 			defer of.Close()
-			s, err := of.Status(ctx)
-			if err != nil {
+			if err := a.confirm(yes, "Take node %s at %s out of the cluster for good, and stop it?", s.NodeID, s.Address); err != nil {
 				return err
 			}
-			if err := a.confirm(yes, "Take node %s at %s out of the cluster for good, and stop it?", s.NodeID, addr); err != nil {
-				return err
-			}
-			if err := of.Leave(ctx, addr); err != nil {
+			if err := of.Leave(ctx, s.Address, s.NodeID); err != nil {
 				return err
 			}
 			return a.changed("left", s.NodeID)
@@ -322,11 +310,7 @@ func (a *app) transferCommand() *cobra.Command {
 				return &api.Error{Code: api.Precondition, Message: "node " + to + " leads already"}
 			}
 			// Only the leader can hand over.
-			addr, err := a.address(ctx, c, s.Leader)
-			if err != nil {
-				return err
-			}
-			leader, err := a.connectTo(ctx, []string{addr}, client.Config{})
+			leader, _, err := a.reach(ctx, c, s.Leader)
 			if err != nil {
 				return err
 			}
@@ -337,6 +321,17 @@ func (a *app) transferCommand() *cobra.Command {
 			return a.changed("handed over to", to)
 		},
 	}
+}
+
+// leaving connects to the node that is to leave: the one named, or the one at --addr.
+func (a *app) leaving(ctx context.Context, c *client.Client, args []string) (*client.Client, client.Status, error) {
+	if len(args) > 0 {
+		return a.reach(ctx, c, args[0])
+	}
+	if len(a.addrs) > 1 {
+		return nil, client.Status{}, usagef("which of the nodes at --addr is to leave? name it: exonode cluster leave NODE")
+	}
+	return a.connectNode(ctx, a.addrs[0])
 }
 
 func (a *app) rotateCommand() *cobra.Command {
@@ -382,11 +377,8 @@ func (a *app) connectLeader(ctx context.Context) (*client.Client, error) {
 	if s.Leader == "" {
 		return nil, &api.Error{Code: api.NoLeader, Message: "no leader is known", Hint: "try again once one is elected"}
 	}
-	addr, err := a.address(ctx, c, s.Leader)
-	if err != nil {
-		return nil, err
-	}
-	return a.connectTo(ctx, []string{addr}, client.Config{})
+	leader, _, err := a.reach(ctx, c, s.Leader)
+	return leader, err
 }
 
 // changed reports a change of the cluster.

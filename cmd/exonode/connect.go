@@ -108,17 +108,53 @@ func refused(ctx context.Context, addrs []string) error {
 	return &client.UnreachableError{Tried: tried}
 }
 
-// address returns the API address of the node that a person names by its full
-// id, the beginning of it, its name, or its address.
-func (a *app) address(ctx context.Context, c *client.Client, node string) (string, error) {
+// reach connects to the node that a person names by its full id, the beginning of it,
+// its name, or its address. Who answers at the address that the node announces may be
+// another one: the loopback's is each host's own. So it is asked who it is.
+func (a *app) reach(ctx context.Context, c *client.Client, node string) (*client.Client, client.Status, error) {
 	m, err := findMember(ctx, c, node)
 	if err != nil {
-		return "", err
+		return nil, client.Status{}, err
 	}
-	if m.APIAddr == "" {
-		return "", failf(codeUnknownNode, "name its API address with --addr", "where clients reach node %s is not known", title(m))
+	return a.reachMember(ctx, c, m)
+}
+
+func (a *app) reachMember(ctx context.Context, c *client.Client, m client.Member) (*client.Client, client.Status, error) {
+	none := client.Status{}
+	// Where the node is at one of --addr, that is how it is reached from here.
+	for _, addr := range append(c.Addresses(), a.withScheme(m.APIAddr)) {
+		of, s, err := a.connectNode(ctx, addr)
+		if err != nil {
+			continue
+		}
+		if s.NodeID == m.NodeID {
+			return of, s, nil
+		}
+		if err := of.Close(); err != nil {
+			return nil, none, err
+		}
 	}
-	return a.withScheme(m.APIAddr), nil
+	where := "where clients reach it is not known"
+	if m.APIAddr != "" {
+		where = "it does not answer at " + m.APIAddr + ", where it says that clients reach it"
+	}
+	return nil, none, failf(codeUnreachable, "run the command on that node's host, or give an address of it with --addr; a node that listens on a loopback address is reached from its own host alone",
+		"node %s can't be reached from here: %s", title(m), where)
+}
+
+// connectNode connects to one address, and asks which node is there.
+func (a *app) connectNode(ctx context.Context, addr string) (*client.Client, client.Status, error) {
+	c, err := a.connectTo(ctx, []string{addr}, client.Config{})
+	if err != nil {
+		return nil, client.Status{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	s, err := c.Status(ctx)
+	if err != nil {
+		return nil, s, errors.Join(err, c.Close())
+	}
+	return c, s, nil
 }
 
 // findMember returns the member that a person names.

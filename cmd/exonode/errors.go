@@ -63,6 +63,7 @@ const (
 	codeDataInUse     code = "data_in_use"
 	codeCorrupt       code = "corrupt"
 	codeDataMissing   code = "data_missing"
+	codeDiskFull      code = "disk_full"
 	codeExport        code = "export_format"
 	codeFailed        code = "failed"
 	codeFile          code = "file_access"
@@ -106,6 +107,7 @@ var meanings = map[code]string{
 	codeNoQuorum:      "a checkpoint lacks signatures that the policy asks for",
 	codePolicy:        "the file is not a policy",
 	codeDataMissing:   "parts of the data directory are missing, or do not belong together",
+	codeDiskFull:      "there is no room on the disk",
 	codeExport:        "the file is not an export",
 	codeFailed:        "anything else; the message says what",
 	codeFile:          "a file that the command line names can't be read or written",
@@ -140,6 +142,7 @@ var known = []struct {
 	hint string
 }{
 	{client.ErrAddress, codeUsage, ""},
+	{syscall.ENOSPC, codeDiskFull, "make room on the disk and start again: nothing that was acknowledged is lost"},
 	{node.ErrForeignData, codeForeignData, ""},
 	{node.ErrNewerData, codeNewerData, "run the exonode that wrote it, or a newer one: data is never taken back to an older format"},
 	{node.ErrOtherCluster, codeOtherCluster, "give that cluster's file with --cluster, or another directory with --data"},

@@ -38,6 +38,8 @@ export begins later, and a file that is not whole never appears under --out.`,
 				return usagef("--format is %q: choose jsonl or binary", format)
 			case out == "":
 				return usagef("--out is missing: name the file to write")
+			case out == "-":
+				return usagef("--out is -: an export is a file, which is not there before it is whole; write one, and copy it from there")
 			case to != 0 && from > to:
 				return usagef("--from %d is after --to %d", from, to)
 			}

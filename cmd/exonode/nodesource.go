@@ -18,13 +18,11 @@ func (a *app) openNode(ctx context.Context, node string) (*target, error) {
 		return nil, err
 	}
 	if node != "" {
-		addr, err := a.address(ctx, c, node)
+		of, _, err := a.reach(ctx, c, node)
 		if err = errors.Join(err, c.Close()); err != nil {
 			return nil, err
 		}
-		if c, err = a.connectTo(ctx, []string{addr}, client.Config{}); err != nil {
-			return nil, err
-		}
+		c = of
 	}
 	s, err := c.Status(ctx)
 	if err != nil {

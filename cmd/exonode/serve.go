@@ -80,7 +80,7 @@ from it.`,
 			}
 			cfg.Sources = sources(cmd, a.configFile)
 			cfg.Chaos = f.chaos != ""
-			n, err := node.New(cfg)
+			n, err := boot(cmd.Context(), cfg)
 			if err != nil {
 				return err
 			}
@@ -121,7 +121,7 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.tlsCert, "tls-cert", "", "certificate `file` (PEM) for the API")
 	flags.StringVar(&f.tlsKey, "tls-key", "", "key `file` (PEM) for the API")
 	flags.BoolVar(&f.insecure, "api-insecure", false, "serve the API without TLS beyond loopback: anybody there can read and submit")
-	flags.StringVar(&f.logBackend, "raft-log", string(raftstore.WAL), "store of raft's log: wal or boltdb; a data directory keeps the one it was made with")
+	flags.StringVar(&f.logBackend, "raft-log", "", "store of raft's log, wal or boltdb; a data directory keeps the one it was made with (default: that, or wal)")
 	flags.StringVar(&f.timing, "timing", "lan", "raft's patience: lan, or loopback for nodes of one machine")
 	flags.DurationVar(&f.writeTimeout, "write-timeout", 10*time.Second, "deadline of one write of raft's log; the process ends after it")
 	flags.Uint64Var(&f.snapshotBytes, "snapshot-bytes", 64<<20, "bytes of raft log after which a snapshot is taken")
@@ -162,6 +162,26 @@ func (f *serveFlags) check() error {
 }
 
 // config turns the flags into a node's configuration.
+// boot opens a node. A signal ends it at any point, as a crash would: each is one that a
+// node comes back from.
+func boot(ctx context.Context, cfg node.Config) (*node.Node, error) {
+	type outcome struct {
+		n   *node.Node
+		err error
+	}
+	done := make(chan outcome, 1)
+	go func() { // ends with the process where it is not waited for
+		n, err := node.New(cfg)
+		done <- outcome{n, err}
+	}()
+	select {
+	case o := <-done:
+		return o.n, o.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 func (f *serveFlags) config(logger *slog.Logger) (node.Config, error) {
 	cfg := node.Config{
 		DataDir: f.data, Name: f.name, Version: version(), Build: build(),

@@ -39,7 +39,8 @@ const segmentSize = 16 << 20
 type Config struct {
 	// Dir is the raft directory; it is created where missing.
 	Dir string
-	// Backend of the log; a directory keeps the one it was made with.
+	// Backend of the log; a directory keeps the one it was made with. "" is that one,
+	// and WAL in a new directory.
 	Backend Backend
 	// WriteTimeout is the deadline of one write.
 	WriteTimeout time.Duration
@@ -61,6 +62,8 @@ type Stores struct {
 	Log       raft.LogStore
 	Vote      *Vote
 	Manifests *Manifests
+	// Backend is that of the log; "" of a model.
+	Backend Backend
 
 	log     *Log
 	closers []io.Closer
@@ -104,9 +107,10 @@ func Open(cfg Config) (_ *Stores, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkBackend(cfg.Dir, cfg.Backend); err != nil {
+	if cfg.Backend, err = checkBackend(cfg.Dir, cfg.Backend); err != nil {
 		return nil, err
 	}
+	s.Backend = cfg.Backend
 	if err := makeBolt(filepath.Join(cfg.Dir, "raft.db")); err != nil {
 		return nil, fmt.Errorf("raftstore: make raft.db: %w", err)
 	}
@@ -186,30 +190,35 @@ func makeBolt(path string) error {
 	return os.Rename(path+tempSuffix, path)
 }
 
-// checkBackend refuses a directory whose log is in the other backend: raft
-// would see an empty log and forget what it acknowledged.
-func checkBackend(dir string, want Backend) error {
+// checkBackend returns the backend of a directory, and refuses one whose log is in
+// another than is wanted: raft would see an empty log and forget what it acknowledged.
+// "" wants what is there, and WAL in a new one.
+func checkBackend(dir string, want Backend) (Backend, error) {
 	path := filepath.Join(dir, "backend")
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
+		if want == "" {
+			want = WAL
+		}
 		if want != WAL && want != BoltDB {
-			return fmt.Errorf("raftstore: unknown log backend %q: choose wal or boltdb", want)
+			return "", fmt.Errorf("raftstore: unknown log backend %q: choose wal or boltdb", want)
 		}
 		if err := writeSynced(path+tempSuffix, []byte(want)); err != nil {
-			return err
+			return "", err
 		}
 		if err := os.Rename(path+tempSuffix, path); err != nil {
-			return fmt.Errorf("raftstore: %w", err)
+			return "", fmt.Errorf("raftstore: %w", err)
 		}
-		return syncDir(dir)
+		return want, syncDir(dir)
 	}
 	if err != nil {
-		return fmt.Errorf("raftstore: %w", err)
+		return "", fmt.Errorf("raftstore: %w", err)
 	}
-	if string(b) != string(want) {
-		return fmt.Errorf("%w: %s holds %q, asked for %q", ErrBackend, dir, b, want)
+	is := Backend(b)
+	if is != WAL && is != BoltDB || want != "" && is != want {
+		return "", fmt.Errorf("%w: %s holds %q, asked for %q", ErrBackend, dir, b, want)
 	}
-	return nil
+	return is, nil
 }
 
 // State is what the stores hold, for the checks at boot.

@@ -51,7 +51,7 @@ func TestJoinAndLeave(t *testing.T) {
 	}
 
 	// Who leaves tells the others, and is gone for good.
-	if err := byMDNS.Leave(ctx, byMDNS.host.At(apiPort)); err != nil {
+	if err := byMDNS.Leave(ctx, byMDNS.host.At(apiPort), byMDNS.id); err != nil {
 		t.Fatal(err)
 	}
 	if err := byMDNS.ended(ctx); err != nil {
@@ -74,7 +74,7 @@ func TestJoinAndLeave(t *testing.T) {
 
 	// A leader hands over first.
 	lead, others := leader(ctx, t, rest...)
-	if err := lead.Leave(ctx, lead.host.At(apiPort)); err != nil {
+	if err := lead.Leave(ctx, lead.host.At(apiPort), lead.id); err != nil {
 		t.Fatal(err)
 	}
 	if err := lead.ended(ctx); err != nil {
