@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/chain/tlogtiles"
@@ -19,6 +20,9 @@ type grown struct {
 	first uint64
 	// roots are those of the full bundles from there on.
 	roots []chain.Hash
+	// extends is whether the tree's first unfinished bundle begins with the leaves that
+	// the tree before had of it. Of all else that it had, the tree is made.
+	extends bool
 	// full are the tiles of level 1 and above that are full now and were not before.
 	full []hashTile
 }
@@ -60,8 +64,42 @@ func grow(ctx context.Context, source Source, from *chain.Tree, size uint64) (*g
 			return nil, err
 		}
 	}
-	g.tree, err = chain.NewTree(size, append(leaves, upper.Edge()...))
-	return g, err
+	if g.tree, err = chain.NewTree(size, append(leaves, upper.Edge()...)); err != nil {
+		return nil, err
+	}
+	had := from.Edge()[:from.Size()%chain.TileWidth]
+	if g.extends = len(had) == 0; !g.extends {
+		all, genuine, err := g.leaves(ctx, source, g.first)
+		if err != nil {
+			return nil, err
+		}
+		g.extends = genuine && slices.Equal(had, all[:len(had)])
+	}
+	return g, nil
+}
+
+// leaves gets the leaf hashes of a bundle, and whether the tree has them.
+func (g *grown) leaves(ctx context.Context, source Source, bundle uint64) (hashes []chain.Hash, genuine bool, err error) {
+	width := int(min(chain.TileWidth, g.tree.Size()-bundle*chain.TileWidth))
+	if hashes, err = fetchHashes(ctx, source, tlogtiles.Tile{Index: bundle, Width: width}); err != nil {
+		return nil, false, err
+	}
+	var t chain.Tree
+	for _, h := range hashes {
+		t.AppendLeaf(h, nil)
+	}
+	_, partial := t.Partial(0)
+	return hashes, g.has(bundle, t.Root(), partial), nil
+}
+
+// has reports whether a bundle is the tree's: a full one by its root, the last one by its
+// leaf hashes, 32 bytes each.
+func (g *grown) has(bundle uint64, root chain.Hash, partial []byte) bool {
+	if n := bundle - g.first; n < uint64(len(g.roots)) {
+		return g.roots[n] == root
+	}
+	_, signed := g.tree.Partial(0)
+	return bytes.Equal(partial, signed)
 }
 
 func fetchHashes(ctx context.Context, source Source, tile tlogtiles.Tile) ([]chain.Hash, error) {
@@ -84,14 +122,14 @@ func (w *writer) older() error {
 	c, p := &w.note.Checkpoint, &w.published.Checkpoint
 	root, err := chain.RootAt(c.Size, w)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
+		return damaged(err)
 	}
 	proof, err := chain.ConsistencyProof(c.Size, p.Size, w)
 	if err == nil {
 		err = chain.VerifyConsistency(c.Size, p.Size, root, p.Root, proof)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
+		return damaged(err)
 	}
 	if root != c.Root {
 		return &ForkError{w.published, w.note}
@@ -104,16 +142,18 @@ func (w *writer) older() error {
 // does not begin with the published one.
 func (w *writer) mismatch(ctx context.Context, got chain.Hash) error {
 	c := &w.note.Checkpoint
-	wrong := fmt.Errorf("%w: the tiles have root %v, the checkpoint of %d entries says %v", ErrSource, got, c.Size, c.Root)
+	wrong := func(got chain.Hash) error {
+		return fmt.Errorf("%w: the tiles have root %v, the checkpoint of %d entries says %v", ErrSource, got, c.Size, c.Root)
+	}
 	if w.report.From == 0 {
-		return wrong
+		return wrong(got)
 	}
 	whole, err := grow(ctx, w.cfg.Source, new(chain.Tree), c.Size)
 	if err != nil {
 		return err
 	}
-	if whole.tree.Root() != c.Root {
-		return wrong
+	if root := whole.tree.Root(); root != c.Root {
+		return wrong(root)
 	}
 	root, err := whole.rootAt(ctx, w.cfg.Source, w.report.From)
 	if err != nil {
@@ -122,7 +162,7 @@ func (w *writer) mismatch(ctx context.Context, got chain.Hash) error {
 	if root != w.published.Checkpoint.Root {
 		return &ForkError{w.published, w.note}
 	}
-	return fmt.Errorf("%w; asked again, the source has the right ones: it changes its answers", wrong)
+	return fmt.Errorf("%w: asked again, the source gives the right tiles: it changes its answers", ErrSource)
 }
 
 // rootAt returns the root of a smaller tree than the grown one, which began empty.
@@ -134,25 +174,12 @@ func (g *grown) rootAt(ctx context.Context, source Source, size uint64) (chain.H
 	}
 	var leaves []chain.Hash
 	if n := size % chain.TileWidth; n > 0 {
-		tile := tlogtiles.Tile{Index: bundles, Width: int(min(chain.TileWidth, g.tree.Size()-bundles*chain.TileWidth))}
-		all, err := fetchHashes(ctx, source, tile)
+		all, genuine, err := g.leaves(ctx, source, bundles)
 		if err != nil {
 			return chain.Hash{}, err
 		}
-		var t chain.Tree
-		for _, h := range all {
-			t.AppendLeaf(h, nil)
-		}
-		genuine := false
-		if tile.Width == chain.TileWidth {
-			genuine = t.Root() == g.roots[bundles]
-		} else {
-			_, have := t.Partial(0)
-			_, signed := g.tree.Partial(0)
-			genuine = bytes.Equal(have, signed)
-		}
 		if !genuine {
-			return chain.Hash{}, fmt.Errorf("%w: %s is another", ErrSource, tile.Path())
+			return chain.Hash{}, fmt.Errorf("%w: leaf hashes of bundle %d are others", ErrSource, bundles)
 		}
 		leaves = all[:n]
 	}

@@ -167,12 +167,22 @@ func (w *writer) open() (*chain.Tree, error) {
 	}
 	tree, err := chain.OpenTree(c.Size, w)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+		return nil, damaged(err)
 	}
 	if root := tree.Root(); root != c.Root {
 		return nil, fmt.Errorf("%w: they have root %v, it says %v", ErrDamaged, root, c.Root)
 	}
 	return tree, nil
+}
+
+// damaged says why the published tree can't be had: a file that can't be read says nothing
+// about what is in it.
+func damaged(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrDamaged, err)
 }
 
 // ReadTile implements chain.TileReader: the published tree's.
@@ -202,7 +212,7 @@ func (w *writer) write(ctx context.Context, before *chain.Tree) error {
 		if err != nil {
 			return err
 		}
-		if root := after.tree.Root(); root != c.Root {
+		if root := after.tree.Root(); root != c.Root || !after.extends {
 			return w.mismatch(ctx, root)
 		}
 		if err := w.tiles(ctx, before, after); err != nil {
@@ -274,15 +284,10 @@ func (w *writer) bundle(ctx context.Context, after *grown, index uint64) error {
 	for _, e := range entries {
 		t.Append(e, func(level int, _ uint64, tile []byte) { hashes = tile })
 	}
-	genuine := false
-	if width == chain.TileWidth {
-		genuine = t.Root() == after.roots[index-after.first]
-	} else {
+	if width < chain.TileWidth {
 		_, hashes = t.Partial(0)
-		_, signed := after.tree.Partial(0)
-		genuine = bytes.Equal(hashes, signed)
 	}
-	if !genuine {
+	if !after.has(index, t.Root(), hashes) {
 		return fmt.Errorf("%w: entries %d to %d are others", ErrSource, from, from+uint64(width)-1)
 	}
 	if err := w.put(tile, b); err != nil {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/exonode/exonode/chain"
@@ -191,12 +192,27 @@ func files(t *testing.T, dir string) []string {
 	return out
 }
 
+// partialDirs are the directories of partial tiles.
+func partialDirs(t *testing.T, dir string) map[string]bool {
+	out := map[string]bool{}
+	if _, err := os.Stat(dir); err != nil {
+		return out
+	}
+	for _, f := range files(t, dir) {
+		if d, _, ok := strings.Cut(f, ".p/"); ok {
+			out[d] = true
+		}
+	}
+	return out
+}
+
 func TestWrite(t *testing.T) {
 	l := newLog(origin, 66_100, 1<<63)
 	dir := filepath.Join(t.TempDir(), "a", "log")
 	var from uint64
 	for _, size := range []uint64{0, 1, 2, 255, 256, 257, 300, 511, 512, 1300, 65_535, 65_536, 65_537, 66_100} {
 		clear(l.asked)
+		partials := partialDirs(t, dir)
 		var told uint64
 		report, err := tiledir.Write(t.Context(), tiledir.Config{Dir: dir, Source: l, Progress: func(done uint64) { told = done }}, l.note(t, size))
 		if err != nil {
@@ -205,6 +221,12 @@ func TestWrite(t *testing.T) {
 		wholeDir(t, dir, size)
 		if report.From != from || report.Size != size || told != size || report.Files == 0 {
 			t.Errorf("size %d: %+v, told %d", size, report, told)
+		}
+		for d := range partialDirs(t, dir) {
+			delete(partials, d)
+		}
+		if report.Removed != len(partials) {
+			t.Errorf("size %d after %d: %d removed, and %v are gone", size, from, report.Removed, partials)
 		}
 		for path := range l.asked {
 			tile, err := tlogtiles.Parse(path)
@@ -261,6 +283,7 @@ func TestRefuses(t *testing.T) {
 			return b, nil
 		})
 	}
+	forkLast, forkEdge := newLog(origin, had+1000, had-10), newLog(origin, had+1000, had-1)
 	forkIn, forkOut := newLog(origin, had+1000, 500), newLog(origin, had+1000, had)
 	other := newLog("example.com/log", had+1000, 1<<63)
 	broken := errors.New("the line is cut")
@@ -271,36 +294,53 @@ func TestRefuses(t *testing.T) {
 		want   error
 		fork   bool
 	}{
-		"other log":              {source: other, note: other.note(t, had+1000), want: tiledir.ErrOther},
-		"no checkpoint":          {source: honest, note: honest.note(t, had+1000), change: "checkpoint", want: tiledir.ErrOther},
-		"damaged leaf":           {source: honest, note: honest.note(t, had+1000), change: "tile/0/011.p/184", want: tiledir.ErrDamaged},
-		"damaged bundle's tile":  {source: honest, note: honest.note(t, had+1000), change: "tile/0/010", want: tiledir.ErrDamaged},
-		"damaged, older":         {source: honest, note: honest.note(t, 1000), change: "tile/0/003", want: tiledir.ErrDamaged},
-		"older":                  {source: honest, note: honest.note(t, 1000), want: tiledir.ErrBehind},
-		"older fork":             {source: forkIn, note: forkIn.note(t, had-1000), fork: true},
-		"fork of the same size":  {source: forkIn, note: forkIn.note(t, had), fork: true},
-		"fork below":             {source: forkIn, note: forkIn.note(t, had+1000), fork: true},
-		"fork, one entry more":   {source: forkIn, note: forkIn.note(t, had+1), fork: true},
-		"entry":                  {source: flip(func(x tlogtiles.Tile) bool { return x.Entries && x.Index == 12 }), note: honest.note(t, had+1000), want: tiledir.ErrSource},
-		"entry of the last":      {source: flip(func(x tlogtiles.Tile) bool { return x.Entries && x.Width < 256 }), note: honest.note(t, had+1000), want: tiledir.ErrSource},
-		"leaf hash":              {source: flip(func(x tlogtiles.Tile) bool { return !x.Entries && x.Level == 0 }), note: honest.note(t, had+1000), want: tiledir.ErrSource},
-		"bundle's root":          {source: flip(func(x tlogtiles.Tile) bool { return x.Level == 1 }), note: honest.note(t, had+1000), want: tiledir.ErrSource},
-		"another chain's tiles":  {source: forkOut, note: honest.note(t, had+1000), want: tiledir.ErrSource},
-		"short":                  {source: lying(func(_ tlogtiles.Tile, b []byte) ([]byte, error) { return b[:len(b)-1], nil }), note: honest.note(t, had+1000), want: tiledir.ErrSource},
-		"short bundle":           {source: lying(func(x tlogtiles.Tile, b []byte) ([]byte, error) { return b[:len(b)-b2i(x.Entries)], nil }), note: honest.note(t, had+1000), want: tiledir.ErrSource},
-		"no answer":              {source: lying(func(tlogtiles.Tile, []byte) ([]byte, error) { return nil, broken }), note: honest.note(t, had+1000), want: broken},
-		"no answer for a bundle": {source: lying(func(x tlogtiles.Tile, b []byte) ([]byte, error) { return b, map[bool]error{true: broken}[x.Entries] }), note: honest.note(t, had+1000), want: broken},
-		"changing its answers":   {source: once(honest), note: honest.note(t, had+1000), want: tiledir.ErrSource},
-		"not a checkpoint":       {source: honest, note: &checkpoint.Note{}, want: checkpoint.ErrFormat},
+		"other log":                          {source: other, note: other.note(t, had+1000), want: tiledir.ErrOther},
+		"no checkpoint":                      {source: honest, note: honest.note(t, had+1000), change: "checkpoint", want: tiledir.ErrOther},
+		"damaged leaf":                       {source: honest, note: honest.note(t, had+1000), change: "tile/0/011.p/184", want: tiledir.ErrDamaged},
+		"damaged bundle's tile":              {source: honest, note: honest.note(t, had+1000), change: "tile/0/010", want: tiledir.ErrDamaged},
+		"missing tile":                       {source: honest, note: honest.note(t, had+1000), change: "-tile/0/011.p/184", want: tiledir.ErrDamaged},
+		"unreadable tile":                    {source: honest, note: honest.note(t, had+1000), change: "+tile/0/011.p/184", want: syscall.EISDIR},
+		"damaged, older":                     {source: honest, note: honest.note(t, 1000), change: "tile/0/003", want: tiledir.ErrDamaged},
+		"older":                              {source: honest, note: honest.note(t, 1000), want: tiledir.ErrBehind},
+		"older fork":                         {source: forkIn, note: forkIn.note(t, had-1000), fork: true},
+		"fork of the same size":              {source: forkIn, note: forkIn.note(t, had), fork: true},
+		"fork below":                         {source: forkIn, note: forkIn.note(t, had+1000), fork: true},
+		"fork of the last bundle, full now":  {source: forkLast, note: forkLast.note(t, had+1000), fork: true},
+		"fork of the last bundle":            {source: forkLast, note: forkLast.note(t, had+1), fork: true},
+		"fork of the last entry":             {source: forkEdge, note: forkEdge.note(t, had+1), fork: true},
+		"fork of the last bundle, full tree": {source: forkEdge, note: forkEdge.note(t, 3072), fork: true},
+		"leaf hash that was there":           {source: flip(func(x tlogtiles.Tile) bool { return !x.Entries && x.Level == 0 && x.Index == 11 }), note: honest.note(t, had+1000), want: tiledir.ErrSource},
+		"fork, one entry more":               {source: forkIn, note: forkIn.note(t, had+1), fork: true},
+		"entry":                              {source: flip(func(x tlogtiles.Tile) bool { return x.Entries && x.Index == 12 }), note: honest.note(t, had+1000), want: tiledir.ErrSource},
+		"entry of the last":                  {source: flip(func(x tlogtiles.Tile) bool { return x.Entries && x.Width < 256 }), note: honest.note(t, had+1000), want: tiledir.ErrSource},
+		"leaf hash":                          {source: flip(func(x tlogtiles.Tile) bool { return !x.Entries && x.Level == 0 }), note: honest.note(t, had+1000), want: tiledir.ErrSource},
+		"bundle's root":                      {source: flip(func(x tlogtiles.Tile) bool { return x.Level == 1 }), note: honest.note(t, had+1000), want: tiledir.ErrSource},
+		"another chain's tiles":              {source: forkOut, note: honest.note(t, had+1000), want: tiledir.ErrSource},
+		"short":                              {source: lying(func(_ tlogtiles.Tile, b []byte) ([]byte, error) { return b[:len(b)-1], nil }), note: honest.note(t, had+1000), want: tiledir.ErrSource},
+		"short bundle":                       {source: lying(func(x tlogtiles.Tile, b []byte) ([]byte, error) { return b[:len(b)-b2i(x.Entries)], nil }), note: honest.note(t, had+1000), want: tiledir.ErrSource},
+		"no answer":                          {source: lying(func(tlogtiles.Tile, []byte) ([]byte, error) { return nil, broken }), note: honest.note(t, had+1000), want: broken},
+		"no answer for a bundle":             {source: lying(func(x tlogtiles.Tile, b []byte) ([]byte, error) { return b, map[bool]error{true: broken}[x.Entries] }), note: honest.note(t, had+1000), want: broken},
+		"changing its answers":               {source: once(honest), note: honest.note(t, had+1000), want: tiledir.ErrSource},
+		"not a checkpoint":                   {source: honest, note: &checkpoint.Note{}, want: checkpoint.ErrFormat},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			if err := os.CopyFS(dir, os.DirFS(published)); err != nil {
 				t.Fatal(err)
 			}
-			switch path := filepath.Join(dir, c.change); c.change {
-			case "":
-			case "checkpoint": // its first line and no more
+			path := filepath.Join(dir, strings.TrimLeft(c.change, "+-"))
+			switch {
+			case c.change == "":
+			case c.change[0] == '-' || c.change[0] == '+':
+				if err := os.Remove(path); err != nil {
+					t.Fatal(err)
+				}
+				if c.change[0] == '+' { // a directory in its place
+					if err := os.Mkdir(path, 0o755); err != nil {
+						t.Fatal(err)
+					}
+				}
+			case c.change == "checkpoint": // its first line and no more
 				if err := os.WriteFile(path, []byte(origin), 0o644); err != nil {
 					t.Fatal(err)
 				}
@@ -321,6 +361,9 @@ func TestRefuses(t *testing.T) {
 			}
 			if c.fork && (fork.Offered != c.note || fork.Published.Checkpoint.Size != had || !strings.Contains(err.Error(), "rewritten")) {
 				t.Errorf("%+v: %v", fork, err)
+			}
+			if errors.Is(c.want, syscall.EISDIR) && errors.Is(err, tiledir.ErrDamaged) {
+				t.Errorf("what can't be read is said to be damaged: %v", err)
 			}
 			if c.change == "" {
 				wholeDir(t, dir, had)
@@ -379,24 +422,39 @@ func TestRefusesForeignFiles(t *testing.T) {
 	wholeDir(t, dir, 0)
 }
 
-// TestBusy: the checkpoint is replaced while a run is under way.
+// TestBusy: another run publishes while one is under way. It is found out at the end, or
+// before, since its files aside go with the other's.
 func TestBusy(t *testing.T) {
 	l := newLog(origin, 600, 1<<63)
-	dir := t.TempDir()
-	var during sync.Once
-	slow := l.lying(func(_ tlogtiles.Tile, b []byte) ([]byte, error) {
-		during.Do(func() {
-			if _, err := tiledir.Write(t.Context(), tiledir.Config{Dir: dir, Source: l}, l.note(t, 600)); err != nil {
-				t.Error(err)
-			}
+	for name, c := range map[string]struct {
+		during func(dir string) error
+		want   error
+	}{
+		"checkpoint": {func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "checkpoint"), l.note(t, 600).Bytes(), 0o644)
+		}, tiledir.ErrBusy},
+		"a whole run": {func(dir string) error {
+			_, err := tiledir.Write(t.Context(), tiledir.Config{Dir: dir, Source: l}, l.note(t, 600))
+			return err
+		}, fs.ErrNotExist},
+	} {
+		dir := t.TempDir()
+		var during sync.Once
+		slow := l.lying(func(_ tlogtiles.Tile, b []byte) ([]byte, error) {
+			during.Do(func() {
+				if err := c.during(dir); err != nil {
+					t.Error(err)
+				}
+			})
+			return b, nil
 		})
-		return b, nil
-	})
-	// It fails as soon as it looks: its files are gone, or the checkpoint is another.
-	if _, err := tiledir.Write(t.Context(), tiledir.Config{Dir: dir, Source: slow}, l.note(t, 500)); !errors.Is(err, tiledir.ErrBusy) && !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("%v", err)
+		if _, err := tiledir.Write(t.Context(), tiledir.Config{Dir: dir, Source: slow}, l.note(t, 500)); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if b, err := os.ReadFile(filepath.Join(dir, "checkpoint")); err != nil || !bytes.Equal(b, l.note(t, 600).Bytes()) {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
 	}
-	wholeDir(t, dir, 600)
 }
 
 func TestCanceled(t *testing.T) {

@@ -13,18 +13,9 @@ import (
 // first configured address that answers. The node's own view is read, whatever
 // the leader has: it is this node that is checked.
 func (a *app) openNode(ctx context.Context, node string) (*target, error) {
-	c, err := a.connect(ctx)
+	c, err := a.nodeClient(ctx, node)
 	if err != nil {
 		return nil, err
-	}
-	if node != "" {
-		addr, err := a.address(ctx, c, node)
-		if err = errors.Join(err, c.Close()); err != nil {
-			return nil, err
-		}
-		if c, err = a.connectTo(ctx, []string{addr}, client.Config{}); err != nil {
-			return nil, err
-		}
 	}
 	s, err := c.Status(ctx)
 	if err != nil {
@@ -43,6 +34,20 @@ func (a *app) openNode(ctx context.Context, node string) (*target, error) {
 		name: s.Address + " (node " + s.NodeID + ")", source: nodeSource{r, h.Size}, head: &head, root: &h.Root,
 		close: func() { c.Close() },
 	}, nil
+}
+
+// nodeClient returns a client of the node that is named, or of the configured addresses
+// where none is.
+func (a *app) nodeClient(ctx context.Context, node string) (*client.Client, error) {
+	c, err := a.connect(ctx)
+	if err != nil || node == "" {
+		return c, err
+	}
+	addr, err := a.address(ctx, c, node)
+	if err = errors.Join(err, c.Close()); err != nil {
+		return nil, err
+	}
+	return a.connectTo(ctx, []string{addr}, client.Config{})
 }
 
 // nodeSource is the chain of one node, up to a size, as a source of verification:
