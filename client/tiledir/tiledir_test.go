@@ -49,9 +49,13 @@ func (l *testLog) grow(size, fork uint64) {
 		if n >= fork {
 			e = append(e, " of a fork"...)
 		}
-		l.entries = append(l.entries, e)
-		l.tree.Append(e, func(level int, index uint64, tile []byte) { l.full[[2]uint64{uint64(level), index}] = tile })
+		l.append(e)
 	}
+}
+
+func (l *testLog) append(e []byte) {
+	l.entries = append(l.entries, e)
+	l.tree.Append(e, func(level int, index uint64, tile []byte) { l.full[[2]uint64{uint64(level), index}] = tile })
 }
 
 // lying returns the log with answers that lie makes of its own.
