@@ -320,6 +320,7 @@ func TestRefuses(t *testing.T) {
 		"leaf hash":                          {source: flip(func(x tlogtiles.Tile) bool { return !x.Entries && x.Level == 0 }), note: honest.note(t, had+1000), want: tiledir.ErrSource},
 		"bundle's root":                      {source: flip(func(x tlogtiles.Tile) bool { return x.Level == 1 }), note: honest.note(t, had+1000), want: tiledir.ErrSource},
 		"another chain's tiles":              {source: forkOut, note: honest.note(t, had+1000), want: tiledir.ErrSource},
+		"a fork's tiles":                     {source: forkIn, note: honest.note(t, had+1000), want: tiledir.ErrSource}, // and the checkpoint is no fork
 		"short":                              {source: lying(func(_ tlogtiles.Tile, b []byte) ([]byte, error) { return b[:len(b)-1], nil }), note: honest.note(t, had+1000), want: tiledir.ErrSource},
 		"short bundle":                       {source: lying(func(x tlogtiles.Tile, b []byte) ([]byte, error) { return b[:len(b)-b2i(x.Entries)], nil }), note: honest.note(t, had+1000), want: tiledir.ErrSource},
 		"no answer":                          {source: lying(func(tlogtiles.Tile, []byte) ([]byte, error) { return nil, broken }), note: honest.note(t, had+1000), want: broken},
@@ -404,6 +405,18 @@ func once(l *testLog) *testLog {
 		}
 		return b, nil
 	})
+}
+
+// TestRefusesFirst: nothing is published before, and what comes is not what is signed.
+func TestRefusesFirst(t *testing.T) {
+	l, other := newLog(origin, 3000, 1<<63), newLog(origin, 3000, 2000)
+	dir := t.TempDir()
+	if _, err := tiledir.Write(t.Context(), tiledir.Config{Dir: dir, Source: other}, l.note(t, 3000)); !errors.Is(err, tiledir.ErrSource) {
+		t.Errorf("%v", err)
+	}
+	for _, path := range files(t, dir) {
+		t.Errorf("%s is there", path)
+	}
 }
 
 // TestRefusesForeignFiles: a directory without a checkpoint, with a file where a tile goes.
