@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -22,6 +23,7 @@ type Client struct {
 
 	cfg       Config
 	log       *slog.Logger
+	http      *http.Client
 	endpoints []*endpoint
 	lanes     []*lane
 	ownHTTP   *transport // nil where the caller gave one
@@ -42,6 +44,7 @@ type Client struct {
 // endpoint is one node's API.
 type endpoint struct {
 	address string // host:port, or the URL as configured
+	base    string // its URL, without a slash at the end
 	ledger  exonodev1connect.LedgerServiceClient
 	cluster exonodev1connect.ClusterServiceClient
 	catalog exonodev1connect.CatalogServiceClient
@@ -66,6 +69,7 @@ func New(cfg Config) (*Client, error) {
 		rt = c.ownHTTP
 	}
 	hc := &http.Client{Transport: rt}
+	c.http = hc
 	streams := &http.Client{Transport: coalescer{rt}}
 	options := []connect.ClientOption{
 		connect.WithGRPC(),
@@ -81,6 +85,7 @@ func New(cfg Config) (*Client, error) {
 		base := u.String()
 		c.endpoints = append(c.endpoints, &endpoint{
 			address: u.Host,
+			base:    strings.TrimSuffix(base, "/"),
 			ledger:  exonodev1connect.NewLedgerServiceClient(hc, base, options...),
 			cluster: exonodev1connect.NewClusterServiceClient(hc, base, options...),
 			catalog: exonodev1connect.NewCatalogServiceClient(hc, base, options...),

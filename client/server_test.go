@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/exonode/exonode/api"
 	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/chain/tlogtiles"
 	"github.com/exonode/exonode/client"
 	"github.com/exonode/exonode/server"
 	"github.com/exonode/exonode/server/servertest"
@@ -302,4 +304,90 @@ func TestClearTextToTLS(t *testing.T) {
 	if !errors.As(err, &inc) || !strings.Contains(err.Error(), "speaks TLS") {
 		t.Errorf("append: %v", err)
 	}
+}
+
+// TestTiles: tiles and bundles come as the server has them, from a node that is far enough.
+func TestTiles(t *testing.T) {
+	ledger := servertest.NewLedger(nil)
+	c := serve(t, ledger.Node("n1"))
+	if _, err := c.Pump(t.Context(), events(299), client.PumpOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	records := ledger.Records()
+	var leaves, bundle []byte
+	for i, r := range records {
+		h := chain.LeafHash(r.Header)
+		leaves = append(leaves, h[:]...)
+		if i >= 256 {
+			bundle = tlogtiles.AppendEntry(bundle, r.Header)
+		}
+	}
+	for path, want := range map[string][]byte{
+		"tile/0/000": leaves[:256*32], "tile/0/001.p/44": leaves[256*32:], "tile/0/001.p/2": leaves[256*32 : 258*32], "tile/entries/001.p/44": bundle,
+	} {
+		tile, err := tlogtiles.Parse(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := c.Tile(t.Context(), tile); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes, want %d: %v", path, len(got), len(want), err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := c.Tile(ctx, tlogtiles.Tile{Index: 1, Width: 45}); api.CodeOf(err) != api.BehindSession {
+		t.Errorf("beyond the tree: %v", err)
+	}
+}
+
+// TestTileAnswers: what is no tile is told as what it is, and another node is asked where
+// that may help.
+func TestTileAnswers(t *testing.T) {
+	tile := tlogtiles.Tile{Index: 1, Width: 2}
+	good := bytes.Repeat([]byte{7}, 64)
+	for name, c := range map[string]struct {
+		first http.HandlerFunc
+		code  api.Code // "" is the second node's answer
+		bad   bool     // a VerifyError
+	}{
+		"behind":  {first: http.NotFound},
+		"no JSON": {first: func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "proxy", http.StatusBadGateway) }},
+		"cut off": {first: func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "64")
+			w.Write(good[:10])
+		}},
+		"leaving":  {first: func(w http.ResponseWriter, _ *http.Request) { refuse(w, 503, api.NotReady) }},
+		"refused":  {first: func(w http.ResponseWriter, _ *http.Request) { refuse(w, 403, api.Unauthorized) }, code: api.Unauthorized},
+		"too long": {first: func(w http.ResponseWriter, _ *http.Request) { w.Write(append(good, 1)) }, bad: true},
+	} {
+		var addresses []string
+		for _, h := range []http.HandlerFunc{c.first, func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") != "Bearer secret" || r.Header.Get("Accept-Encoding") != "identity" || r.URL.Path != "/tile/0/001.p/2" {
+				t.Errorf("%s: %s, %v", name, r.URL, r.Header)
+			}
+			w.Write(good)
+		}} {
+			s := httptest.NewUnstartedServer(h)
+			s.Config.Protocols = new(http.Protocols)
+			s.Config.Protocols.SetUnencryptedHTTP2(true)
+			s.Start()
+			t.Cleanup(s.Close)
+			addresses = append(addresses, s.Listener.Addr().String())
+		}
+		cl, err := client.New(client.Config{Addresses: addresses, Token: func(context.Context) (string, error) { return "secret", nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cl.Close() })
+		b, err := cl.Tile(t.Context(), tile)
+		var bad *client.VerifyError
+		if c.bad != errors.As(err, &bad) || api.CodeOf(err) != c.code || err == nil && !bytes.Equal(b, good) {
+			t.Errorf("%s: %x, %v", name, b, err)
+		}
+	}
+}
+
+func refuse(w http.ResponseWriter, status int, code api.Code) {
+	w.WriteHeader(status)
+	fmt.Fprintf(w, `{"code":%q,"message":"no"}`, code)
 }

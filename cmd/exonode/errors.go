@@ -12,6 +12,7 @@ import (
 	"github.com/exonode/exonode/api"
 	"github.com/exonode/exonode/chain/export"
 	"github.com/exonode/exonode/client"
+	"github.com/exonode/exonode/client/tiledir"
 	"github.com/exonode/exonode/fsm"
 	"github.com/exonode/exonode/ledger"
 	"github.com/exonode/exonode/membership"
@@ -68,6 +69,7 @@ const (
 	codeFailed        code = "failed"
 	codeFile          code = "file_access"
 	codeForeignData   code = "foreign_data"
+	codeFork          code = "fork"
 	codeGenesis       code = "genesis_mismatch"
 	codeHasState      code = "has_state"
 	codeInput         code = "other_input"
@@ -77,7 +79,9 @@ const (
 	codeNoLedger      code = "no_ledger"
 	codeNotVerified   code = "not_verified"
 	codeOlderEpoch    code = "older_epoch"
+	codeOlderNote     code = "older_checkpoint"
 	codeOtherCluster  code = "other_cluster"
+	codeOtherLog      code = "other_log"
 	codeRaftBackend   code = "raft_log_backend"
 	codeRecovering    code = "recovery_interrupted"
 	codeNoRecovery    code = "not_recoverable"
@@ -100,7 +104,7 @@ var meanings = map[code]string{
 	codeClusterFile:   "the cluster file is missing or not valid",
 	codeConfiguration: "a node's configuration is not valid",
 	codeDataAccess:    "the data directory can't be read or written",
-	codeDataInUse:     "another process has the data directory open",
+	codeDataInUse:     "another process has the data directory open, or writes the same directory",
 	codeCorrupt:       "the disk changed what was written",
 	codeReceipt:       "the file is not a receipt",
 	codeBadReceipt:    "a receipt is not genuine: somebody altered or forged it",
@@ -111,6 +115,7 @@ var meanings = map[code]string{
 	codeExport:        "the file is not an export",
 	codeFailed:        "anything else; the message says what",
 	codeFile:          "a file that the command line names can't be read or written",
+	codeFork:          "two checkpoints of one log contradict each other",
 	codeForeignData:   "the directory is not a data directory of exonode",
 	codeGenesis:       "entry 0 is not the genesis that the data directory was made for",
 	codeHasState:      "the node was part of a cluster already",
@@ -121,6 +126,8 @@ var meanings = map[code]string{
 	codeNoLedger:      "the directory holds no ledger",
 	codeNotVerified:   "an answer of a node contradicts itself, or an earlier one",
 	codeOlderEpoch:    "the cluster was recovered from lost quorum without the node",
+	codeOlderNote:     "the newest final checkpoint that was told is older than the one that is published",
+	codeOtherLog:      "the directory holds another log, or files where a log's go",
 	codeOtherCluster:  "the data directory, or the peer, is of another cluster",
 	codeRaftBackend:   "the data directory's raft log is of the other --raft-log",
 	codeRecovering:    "a recovery from lost quorum was begun on the data directory and did not end",
@@ -163,6 +170,11 @@ var known = []struct {
 	{ledger.ErrForeign, codeForeignData, ""},
 	{ledger.ErrNewer, codeNewerData, ""},
 	{ledger.ErrLocked, codeDataInUse, ""},
+	{tiledir.ErrOther, codeOtherLog, "choose another directory; a chain that was recovered from lost quorum is another log from there on, with its epoch in its name"},
+	{tiledir.ErrDamaged, codeCorrupt, "move the directory away and export again: all of it is written anew"},
+	{tiledir.ErrBehind, codeOlderNote, "the node that answered is behind: try again, or another one with --node"},
+	{tiledir.ErrSource, codeNotVerified, "the node that answered is damaged or lies: check it with `exonode verify --node`, and take another one"},
+	{tiledir.ErrBusy, codeDataInUse, "let one process at a time write it"},
 	{export.ErrFormat, codeExport, ""},
 	{export.ErrOrder, codeExport, ""},
 	{syscall.EADDRINUSE, codeAddressInUse, "another process listens there: stop it, or choose another address (--peer-listen, --gossip-listen, --api-listen)"},

@@ -17,27 +17,47 @@ import (
 
 func (a *app) exportCommand() *cobra.Command {
 	var t targetFlags
+	var tiles tilesFlags
 	var out, format string
 	var from, to uint64
 	cmd := &cobra.Command{
 		Use:   "export",
-		Short: "Write a chain, or a part of it, to a file",
+		Short: "Write a chain to a file, or its log to a directory that a web server serves",
 		Long: `Write a chain to a file that verifies on its own: the exact bytes of every
 entry, as JSON lines with a readable view beside them, or in a compact binary
 form. The chain is verified while it is written, from entry 0 even where the
-export begins later, and a file that is not whole never appears under --out.`,
+export begins later, and a file that is not whole never appears under --out.
+
+With --tiles, write the log of a running cluster as static files, as tlog-tiles
+names them: the newest final checkpoint, the tiles of hashes and the bundles of
+headers. Envelopes are not among them. Any web server or object store can serve
+the directory, and anybody's tool for such logs reads and verifies it. Run it
+again, by a timer, and only what is new is fetched and written. What comes is held
+against the checkpoint's root before it is written, and the checkpoint is replaced
+last: however a run ends, the directory has a whole tree. It refuses a directory
+of another log, and a checkpoint that contradicts the published one: that one it
+keeps as DIR.fork, for both together are evidence. With --policy, the checkpoint's
+signatures are verified; without, the cluster's word is taken. Of tiles that became
+full the partial ones are removed; readers take the full one.`,
 		Example: `  exonode export --out chain.jsonl
   exonode export --format binary --out chain.bin --data /var/lib/exonode
-  exonode export --from 1000 --to 2000 --out part.jsonl`,
+  exonode export --from 1000 --to 2000 --out part.jsonl
+  exonode export --tiles /srv/www/log --policy policy.txt`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := tiles.check(cmd); err != nil {
+				return err
+			}
+			if tiles.dir != "" {
+				return a.exportTiles(cmd.Context(), t.node, &tiles)
+			}
 			forms := map[string]export.Format{"jsonl": export.JSONLines, "binary": export.Binary}
 			form, ok := forms[format]
 			switch {
 			case !ok:
 				return usagef("--format is %q: choose jsonl or binary", format)
 			case out == "":
-				return usagef("--out is missing: name the file to write")
+				return usagef("--out is missing: name the file to write, or with --tiles a directory")
 			case out == "-":
 				return usagef("--out is -: an export is a file, which is not there before it is whole; write one, and copy it from there")
 			case to != 0 && from > to:
@@ -84,7 +104,9 @@ export begins later, and a file that is not whole never appears under --out.`,
 	flags.StringVar(&format, "format", "jsonl", "`form` of the export: jsonl or binary")
 	flags.Uint64Var(&from, "from", 0, "first `sequence`, inclusive")
 	flags.Uint64Var(&to, "to", 0, "last `sequence`, exclusive; 0 is the head")
-	operands(cmd, "out", "format", "from", "to")
+	flags.StringVar(&tiles.dir, "tiles", "", "the `directory` to write the log to as static files (C2SP tlog-tiles)")
+	flags.StringVar(&tiles.policy, "policy", "", "with --tiles: policy `file` that the checkpoint must satisfy")
+	operands(cmd, "out", "format", "from", "to", "tiles", "policy")
 	return cmd
 }
 

@@ -13,16 +13,9 @@ import (
 // first configured address that answers. The node's own view is read, whatever
 // the leader has: it is this node that is checked.
 func (a *app) openNode(ctx context.Context, node string) (*target, error) {
-	c, err := a.connect(ctx)
+	c, err := a.nodeClient(ctx, node)
 	if err != nil {
 		return nil, err
-	}
-	if node != "" {
-		of, _, err := a.reach(ctx, c, node)
-		if err = errors.Join(err, c.Close()); err != nil {
-			return nil, err
-		}
-		c = of
 	}
 	s, err := c.Status(ctx)
 	if err != nil {
@@ -41,6 +34,17 @@ func (a *app) openNode(ctx context.Context, node string) (*target, error) {
 		name: s.Address + " (node " + s.NodeID + ")", source: nodeSource{r, h.Size}, head: &head, root: &h.Root,
 		close: func() { c.Close() },
 	}, nil
+}
+
+// nodeClient returns a client of the node that is named, or of the configured addresses
+// where none is.
+func (a *app) nodeClient(ctx context.Context, node string) (*client.Client, error) {
+	c, err := a.connect(ctx)
+	if err != nil || node == "" {
+		return c, err
+	}
+	of, _, err := a.reach(ctx, c, node)
+	return of, errors.Join(err, c.Close())
 }
 
 // nodeSource is the chain of one node, up to a size, as a source of verification:

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
@@ -28,7 +29,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/chain/checkpoint"
+	"github.com/exonode/exonode/chain/tlogtiles"
 	"github.com/exonode/exonode/chaos/lab"
+	"github.com/exonode/exonode/client/tiledir"
 	"github.com/exonode/exonode/ledger"
 	"github.com/exonode/exonode/node"
 	"github.com/exonode/exonode/server"
@@ -65,6 +69,7 @@ func TestScripts(t *testing.T) {
 			"damage":    damage,
 			"flip":      flip,
 			"forget":    forget,
+			"forge":     forge,
 			"status":    wantStatus,
 			"tail":      tail,
 			"interrupt": interruptSubmit,
@@ -243,6 +248,41 @@ func swapSecret(ts *testscript.TestScript, _ bool, args []string) {
 	out, err := node.NewClusterFile(with.Secret, of.Document)
 	ts.Check(err)
 	ts.Check(node.CreateClusterFile(ts.MkAbs(args[0]), out))
+}
+
+// forgery is a log of three entries.
+type forgery struct{ tree chain.Tree }
+
+func (f *forgery) Tile(_ context.Context, tile tlogtiles.Tile) ([]byte, error) {
+	if tile.Entries {
+		var b []byte
+		for _, e := range []string{"a", "b", "c"} {
+			b = tlogtiles.AppendEntry(b, []byte(e))
+		}
+		return b, nil
+	}
+	_, hashes := f.tree.Partial(tile.Level)
+	return hashes, nil
+}
+
+// forge is `forge DIR CHECKPOINT`: it writes another log of the checkpoint's name.
+func forge(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: forge DIR CHECKPOINT")
+	}
+	origin, _, _ := strings.Cut(ts.ReadFile(args[1]), "\n")
+	var f forgery
+	for _, e := range []string{"a", "b", "c"} {
+		f.tree.Append([]byte(e), nil)
+	}
+	signer, err := checkpoint.NewLogSigner(origin, ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
+	ts.Check(err)
+	n := &checkpoint.Note{Checkpoint: checkpoint.Checkpoint{Origin: origin, Size: f.tree.Size(), Root: f.tree.Root()}}
+	signature, err := signer.Sign(&n.Checkpoint, 0)
+	ts.Check(err)
+	n.Add(signature)
+	_, err = tiledir.Write(context.Background(), tiledir.Config{Dir: ts.MkAbs(args[0]), Source: &f}, n)
+	ts.Check(err)
 }
 
 // makeAuthority is `authority CA CERT KEY`: a self-signed certificate for

@@ -1,6 +1,7 @@
 // Package interop holds our log against tools that nobody here wrote: they read it from
-// our server, as anybody's would. It is a module of its own, so that their dependencies
-// stay out of ours.
+// our server, and from the static files of an export, served by a plain file server and
+// as they lie on disk. It is a module of its own, so that their dependencies stay out of
+// ours.
 package interop
 
 import (
@@ -9,12 +10,19 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
+	"maps"
+	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/chain/checkpoint"
 	"github.com/exonode/exonode/chain/receipt"
+	"github.com/exonode/exonode/chain/tlogtiles"
+	"github.com/exonode/exonode/client/tiledir"
 	"github.com/exonode/exonode/server"
 )
 
@@ -37,7 +45,9 @@ type testLog struct {
 	note    []byte
 	log     *checkpoint.Signer
 	by      []*checkpoint.Signer
-	url     string
+	// dir is where the log is exported to.
+	dir    string
+	places []place
 }
 
 func newLog(t *testing.T) *testLog {
@@ -65,7 +75,10 @@ func newLog(t *testing.T) *testLog {
 	}
 	h := httptest.NewServer(s.Handler())
 	t.Cleanup(h.Close)
-	l.url = h.URL + "/"
+	l.dir = t.TempDir()
+	static := httptest.NewServer(http.FileServer(http.Dir(l.dir)))
+	t.Cleanup(static.Close)
+	l.places = []place{{name: "our server", url: h.URL + "/"}, {name: "a file server", url: static.URL + "/"}, {name: "the files", dir: l.dir}}
 	return l
 }
 
@@ -87,7 +100,25 @@ func (l *testLog) grow(t *testing.T, size uint64) {
 		l.headers = append(l.headers, header)
 		l.tree.Append(header, func(level int, index uint64, tile []byte) { l.tiles[[2]uint64{uint64(level), index}] = tile })
 	}
-	l.note = l.sign(t).Bytes()
+	note := l.sign(t)
+	l.note = note.Bytes()
+	if _, err := tiledir.Write(t.Context(), tiledir.Config{Dir: l.dir, Source: l}, note); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Tile implements tiledir.Source.
+func (l *testLog) Tile(ctx context.Context, tile tlogtiles.Tile) ([]byte, error) {
+	if !tile.Entries {
+		b, err := l.ReadTile(ctx, tile.Level, tile.Index, tile.Width)
+		return b[:min(len(b), 32*tile.Width)], err
+	}
+	var b []byte
+	from := tile.Index * chain.TileWidth
+	for h := range l.Headers(ctx, from, from+uint64(tile.Width)) {
+		b = tlogtiles.AppendEntry(b, h)
+	}
+	return b, nil
 }
 
 func (l *testLog) sign(t *testing.T) *checkpoint.Note {
@@ -174,43 +205,90 @@ func testTools(t *testing.T, l *testLog, sizes []uint64) {
 	for _, size := range sizes {
 		l.grow(t, size)
 		for name, tool := range tools {
-			if err := tool(t, l, older); err != nil {
-				t.Errorf("%s, size %d: %v", name, size, err)
+			for _, at := range l.places {
+				if err := tool(t, l, at, older); err != nil {
+					t.Errorf("%s, %s, size %d: %v", name, at.name, size, err)
+				}
 			}
 		}
 		older = l.note
 	}
 }
 
-// TestToolsRefuse shows that the tools look: each refuses a log of which one leaf hash,
-// or the root, is another.
+// TestToolsRefuse shows that the tools look, wherever they do: each refuses a log of which
+// one leaf hash, one entry, or the root, is another.
 func TestToolsRefuse(t *testing.T) {
 	l := newLog(t)
 	l.grow(t, 256)
 	older := l.note
 	l.grow(t, 300)
-	good := l.note
-	for name, tool := range tools {
-		if err := tool(t, l, older); err != nil {
-			t.Fatalf("%s: %v", name, err)
+	// check says which tools accept what they find at some places; the others must not.
+	check := func(what string, places []place, accept ...string) {
+		t.Helper()
+		for name, tool := range tools {
+			for _, at := range places {
+				if err := tool(t, l, at, older); (err == nil) != slices.Contains(accept, name) {
+					t.Errorf("%s, %s, with %s: %v", name, at.name, what, err)
+				}
+			}
 		}
-		l.tiles[[2]uint64{0, 0}][5*32] ^= 1
-		if err := tool(t, l, older); err == nil && name != "formats" { // which reads no tiles
-			t.Errorf("%s accepts another leaf hash", name)
-		}
-		l.tiles[[2]uint64{0, 0}][5*32] ^= 1
-		l.note = append([]byte(nil), good...)
-		l.note[len(origin)+8] ^= 2 // in the root's base64
-		if err := tool(t, l, older); err == nil {
-			t.Errorf("%s accepts another root", name)
-		}
-		l.note = good
 	}
+	ours, static := l.places[:1], l.places[1:]
+	everyone := slices.Collect(maps.Keys(tools))
+	check("nothing wrong", l.places, everyone...)
+
+	l.tiles[[2]uint64{0, 0}][5*32] ^= 1
+	check("another leaf hash", ours)
+	l.tiles[[2]uint64{0, 0}][5*32] ^= 1
+	restore := l.flip(t, "tile/0/000", 5*32)
+	check("another leaf hash", static, "formats") // which reads no tiles
+	restore()
+
+	entry := l.headers[5]
+	l.headers[5] = append([]byte(nil), entry...)
+	l.headers[5][9] ^= 1
+	check("another entry", ours)
+	l.headers[5] = entry
+	offset := 2 + 9
+	for _, h := range l.headers[:5] {
+		offset += 2 + len(h)
+	}
+	restore = l.flip(t, "tile/entries/000", offset)
+	check("another entry", static, "formats", "golang.org/x/mod/sumdb") // neither reads bundles
+	restore()
+
+	good := l.note
+	l.note = append([]byte(nil), good...)
+	l.note[len(origin)+8] ^= 2 // in the root's base64
+	check("another root", ours)
+	l.note = good
+	restore = l.flip(t, "checkpoint", len(origin)+8)
+	check("another root", static)
+	restore()
+	check("all as it was", l.places, everyone...)
+}
+
+// flip changes a bit of the exported files.
+func (l *testLog) flip(t *testing.T, path string, at int) (restore func()) {
+	t.Helper()
+	path = filepath.Join(l.dir, path)
+	change := func() {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[at] ^= 2
+		if err := os.WriteFile(path, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change()
+	return change
 }
 
 // tools check the checkpoint, some entries with their inclusion, and the consistency
 // with an older checkpoint, nil for none.
-var tools = map[string]func(t *testing.T, l *testLog, older []byte) error{
+var tools = map[string]func(t *testing.T, l *testLog, at place, older []byte) error{
 	"golang.org/x/mod/sumdb": modTool,
 	"formats":                formatsTool,
 	"tessera":                tesseraTool,

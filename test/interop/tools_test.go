@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -24,8 +26,14 @@ import (
 	"github.com/exonode/exonode/chain/receipt"
 )
 
-func get(path string) ([]byte, error) {
-	res, err := http.Get(path)
+// place is where a tool reads the log: at a URL, or in a directory.
+type place struct{ name, url, dir string }
+
+func (p place) get(path string) ([]byte, error) {
+	if p.dir != "" {
+		return os.ReadFile(filepath.Join(p.dir, path))
+	}
+	res, err := http.Get(p.url + path)
 	if err != nil {
 		return nil, err
 	}
@@ -37,15 +45,40 @@ func get(path string) ([]byte, error) {
 	return b, err
 }
 
+// fetcher is tessera's.
+type fetcher interface {
+	ReadCheckpoint(context.Context) ([]byte, error)
+	ReadTile(ctx context.Context, level, index uint64, partial uint8) ([]byte, error)
+	ReadEntryBundle(ctx context.Context, index uint64, partial uint8) ([]byte, error)
+}
+
+func (p place) tessera() (fetcher, error) {
+	if p.dir != "" {
+		return client.FileFetcher{Root: p.dir}, nil
+	}
+	base, err := url.Parse(p.url)
+	if err != nil {
+		return nil, err
+	}
+	return client.NewHTTPFetcher(base, nil)
+}
+
+func (p place) torchwood() (torchwood.TileReader, error) {
+	if p.dir != "" {
+		return torchwood.NewTileFS(os.DirFS(p.dir))
+	}
+	return torchwood.NewTileFetcher(p.url)
+}
+
 // sumdbTiles reads tiles as the go command does, but by the paths of tlog-tiles.
-type sumdbTiles struct{ url string }
+type sumdbTiles struct{ at place }
 
 func (sumdbTiles) Height() int                         { return 8 }
 func (sumdbTiles) SaveTiles(_ []tlog.Tile, _ [][]byte) {}
 func (s sumdbTiles) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 	var out [][]byte
 	for _, tile := range tiles {
-		b, err := get(s.url + strings.Replace(tile.Path(), "tile/8/", "tile/", 1))
+		b, err := s.at.get(strings.Replace(tile.Path(), "tile/8/", "tile/", 1))
 		if err != nil {
 			return nil, err
 		}
@@ -55,7 +88,7 @@ func (s sumdbTiles) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 }
 
 // modTool is x/mod: note and tlog.
-func modTool(_ *testing.T, l *testLog, older []byte) error {
+func modTool(_ *testing.T, l *testLog, at place, older []byte) error {
 	v, err := note.NewVerifier(vkey(l.log))
 	if err != nil {
 		return err
@@ -68,7 +101,7 @@ func modTool(_ *testing.T, l *testLog, older []byte) error {
 		c, err := torchwood.ParseCheckpoint(n.Text) // x/mod reads no text but the sum database's
 		return c.Tree, err
 	}
-	b, err := get(l.url + "checkpoint")
+	b, err := at.get("checkpoint")
 	if err != nil {
 		return err
 	}
@@ -76,7 +109,7 @@ func modTool(_ *testing.T, l *testLog, older []byte) error {
 	if err != nil || tree.N == 0 {
 		return err
 	}
-	r := tlog.TileHashReader(tree, sumdbTiles{l.url})
+	r := tlog.TileHashReader(tree, sumdbTiles{at})
 	if root, err := tlog.TreeHash(tree.N, r); err != nil || root != tree.Hash {
 		return fmt.Errorf("root %v, want %v: %v", root, tree.Hash, err)
 	}
@@ -104,7 +137,7 @@ func modTool(_ *testing.T, l *testLog, older []byte) error {
 }
 
 // formatsTool is transparency-dev/formats: all three kinds of signature, and receipts.
-func formatsTool(t *testing.T, l *testLog, older []byte) error {
+func formatsTool(t *testing.T, l *testLog, at place, older []byte) error {
 	v, err := note.NewVerifier(vkey(l.log))
 	if err != nil {
 		return err
@@ -132,7 +165,7 @@ func formatsTool(t *testing.T, l *testLog, older []byte) error {
 		}
 		return c, nil
 	}
-	b, err := get(l.url + "checkpoint")
+	b, err := at.get("checkpoint")
 	if err != nil {
 		return err
 	}
@@ -171,18 +204,14 @@ func formatsTool(t *testing.T, l *testLog, older []byte) error {
 	return nil
 }
 
-// tesseraTool is tessera's client over HTTP, with the proofs of transparency-dev/merkle.
-func tesseraTool(t *testing.T, l *testLog, older []byte) error {
+// tesseraTool is tessera's client, over HTTP and on files, with the proofs of transparency-dev/merkle.
+func tesseraTool(t *testing.T, l *testLog, at place, older []byte) error {
 	ctx, hasher := t.Context(), rfc6962.DefaultHasher
 	v, err := note.NewVerifier(vkey(l.log))
 	if err != nil {
 		return err
 	}
-	base, err := url.Parse(l.url)
-	if err != nil {
-		return err
-	}
-	f, err := client.NewHTTPFetcher(base, nil)
+	f, err := at.tessera()
 	if err != nil {
 		return err
 	}
@@ -224,13 +253,13 @@ func tesseraTool(t *testing.T, l *testLog, older []byte) error {
 }
 
 // torchwoodTool is torchwood: our policy file, checkpoints, entries, and receipts.
-func torchwoodTool(t *testing.T, l *testLog, older []byte) error {
+func torchwoodTool(t *testing.T, l *testLog, at place, older []byte) error {
 	// 0.9 knows no ML-DSA-44: such a cosignature is one of an unknown key.
 	policy, err := torchwood.ParsePolicy([]byte("log " + vkey(l.log) + "\nwitness node-1 " + vkey(l.by[0]) + "\ngroup nodes all node-1\nquorum nodes\n"))
 	if err != nil {
 		return err
 	}
-	f, err := torchwood.NewTileFetcher(l.url)
+	f, err := at.torchwood()
 	if err != nil {
 		return err
 	}
