@@ -165,7 +165,7 @@ func TestAgainstServer(t *testing.T) {
 	if err != nil || s.NodeID != "n1" || s.Head.Size != h.Size {
 		t.Errorf("status: %+v, %v", s, err)
 	}
-	if err := c.Leave(ctx, c.Addresses()[1], "n1"); err != nil {
+	if err := c.Leave(ctx, c.Addresses()[1], "n2"); err != nil {
 		t.Errorf("leave: %v", err)
 	}
 }
