@@ -231,8 +231,8 @@ def is_map(what, value, table):
         need(key in table, "%s: key %r is unknown", what, key)
     for key, (name, always, allowed) in table.items():
         if key in value:
-            need(always or value[key], "%s: %s is empty, and there", what, name)
-            need(allowed(value[key]), "%s: %s is not allowed as it is", what, name)
+            need(always or value[key], "%s: %s is there, and empty", what, name)
+            need(allowed(value[key]), "%s: %s is not what it may be", what, name)
         else:
             need(not always, "%s: %s is not there", what, name)
     return True
@@ -381,7 +381,8 @@ def read_binary(data, at):
 
 
 NUMBER, BASE64, HASH = "(0|[1-9][0-9]{0,19})", "([A-Za-z0-9+/]*=*)", "([0-9a-f]{64})"
-INFO_LINE = r'\{"format":"exonode-export/1","chain":"([0-9a-f]{32})","from":%s,"to":%s(?:,"start":\{.*\})?\}' % (NUMBER, NUMBER)
+INFO_LINE = (r'\{"format":"exonode-export/1","chain":"([0-9a-f]{32})","from":%s,"to":%s(?:,"start":\{.*\})?\}'
+             % (NUMBER, NUMBER))
 ENTRY_LINE = (r'\{"sequence":%s,"header":"%s"(?:,"envelope":"%s")?(?:,"beside":"%s")?(?:,"entry":(\{.*\}))?\}'
               % (NUMBER, BASE64, BASE64, BASE64))
 TRAILER_LINE = r'\{"size":%s,"hash":"%s"(?:,"time":"([0-9TZ:.-]{30})")?,"root":"%s"\}' % (NUMBER, HASH, HASH)
@@ -425,7 +426,7 @@ def nanoseconds(moment):
     return seconds * 10**9 + int(nanos)
 
 
-# --- Payloads of the few kinds that verification looks into: JSON objects whose members are read as they are written.
+# --- Payloads of the few kinds that verification looks into are JSON objects. Members are read as they are written.
 
 def json_object(written):
     def refuse(constant):
@@ -635,9 +636,10 @@ LOG, COSIGNER, ML_DSA = 1, 4, 6
 class Key:
     def __init__(self, vkey):
         parts = vkey.split("+", 2)
-        need(len(parts) == 3 and key_name(parts[0]) and re.fullmatch("[0-9a-fA-F]{8}", parts[1]), "%r is not a vkey", vkey)
+        need(len(parts) == 3 and key_name(parts[0]) and re.fullmatch("[0-9a-fA-F]{8}", parts[1]),
+             "%r is no vkey", vkey)
         data = base64_bytes(parts[2])
-        need(len(data) > 1, "%r is not a vkey", vkey)
+        need(len(data) > 1, "%r is no vkey", vkey)
         self.name, self.id, self.type, self.public = parts[0], bytes.fromhex(parts[1]), data[0], data[1:]
         need({LOG: 32, COSIGNER: 32, ML_DSA: 1312}.get(self.type) == len(self.public), "%r: no key of a known type", vkey)
         digest = hashlib.sha256(self.name.encode("utf-8", "surrogateescape") + b"\n" + data).digest()
@@ -706,15 +708,16 @@ class Policy:
             what, count = items[0], len(items)
             if what == "log" and count in (2, 3):
                 key = Key(items[1])
-                need(key.type != COSIGNER and key.public not in [k.public for k in self.logs], "policy: %r", line)
+                need(key.type != COSIGNER and all(key.public != k.public for k in self.logs), "policy: %r", line)
                 self.logs.append(key)
             elif what == "witness" and count in (3, 4):
                 key = Key(items[2])
-                need(key.type != LOG and key.public not in [k.public for k in self.witnesses.values()], "policy: %r", line)
+                need(key.type != LOG and all(key.public != k.public for k in self.witnesses.values()),
+                     "policy: %r", line)
                 self.define(self.witnesses, items[1], key)
             elif what == "group" and count >= 4:
                 for name in items[3:]:
-                    need(self.defined(name) and name not in members, "policy: member %s is not defined, or twice a member", name)
+                    need(self.defined(name) and name not in members, "policy: %s can't be a member (again)", name)
                     members.add(name)
                 threshold = {"any": 1, "all": count - 3}.get(items[2]) or decimal(items[2])
                 need(1 <= threshold <= count - 3, "policy: group %s can't have %s members", items[1], items[2])
@@ -743,11 +746,12 @@ class Policy:
         """Refuses a note that lacks signatures; says who signed."""
         by_log = [note.signed_by(key) for key in self.logs if key.name == note.origin]
         cosigned = [name for name, key in self.witnesses.items() if note.signed_by(key)]
-        need(any(by_log), "the checkpoint of %s has no signature of a log of the policy that can be checked", note.origin)
+        who = ", ".join(cosigned) or "nobody"
+        need(any(by_log), "the checkpoint of %s has no signature that can be checked of a log of the policy", note.origin)
         need(self.quorum == "none" or self.reached(self.quorum, cosigned),
-             "the checkpoint lacks cosignatures: the policy's quorum is not reached by those of %s", cosigned or "nobody")
+             "the checkpoint lacks cosignatures: the policy's quorum is not reached by those of %s", who)
         print("checkpoint of %s, %d entries, root %s: signed by the log, cosigned by %s"
-              % (note.origin, note.size, note.root.hex(), ", ".join(cosigned) or "nobody, which the policy allows"))
+              % (note.origin, note.size, note.root.hex(), who))
 
 
 def verify_checkpoint(note, policy, chain):
@@ -805,11 +809,11 @@ def read(path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Verifies an export of an Exonode chain, its checkpoints and its receipts.")
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("export", nargs="?", help="what `exonode export` wrote, from entry 0 on")
-    parser.add_argument("--checkpoint", metavar="FILE", help="a checkpoint, to be held against the export (needs --policy)")
-    parser.add_argument("--receipt", metavar="FILE", help="a receipt (needs --policy)")
-    parser.add_argument("--policy", metavar="FILE", help="whose signatures are enough: `exonode trust export` writes it")
+    parser.add_argument("--checkpoint", metavar="FILE", help="a checkpoint, which is held against the export")
+    parser.add_argument("--receipt", metavar="FILE", help="a receipt")
+    parser.add_argument("--policy", metavar="FILE", help="whose signatures are enough (`exonode trust export`)")
     args = parser.parse_args()
     if not args.export and not args.receipt:
         parser.error("name an export, or a --receipt")
@@ -822,8 +826,8 @@ def main():
         if args.export:
             export = read_export(read(args.export))
             chain = verify_chain(export)
-            print("chain %s: %d entries to epoch %s, %d redacted; head %s, root %s"
-                  % (export.chain.hex(), export.size, chain.epoch, chain.redacted, chain.head.hex(), export.trailer[3].hex()))
+            print("chain %s: %d entries, %d of them redacted; head %s, root %s" % (
+                export.chain.hex(), export.size, chain.redacted, chain.head.hex(), export.trailer[3].hex()))
         if args.checkpoint:
             verify_checkpoint(Note(read(args.checkpoint)), policy, chain)
         if args.receipt:
@@ -834,7 +838,7 @@ def main():
     except OSError as err:
         print("verify.py: %s" % err, file=sys.stderr)
         return 2
-    print("not checked: whether verdicts follow from the policy, ML-DSA-44 and client signatures (see the head of this file)")
+    print("not checked: that verdicts follow from the policy; ML-DSA-44 and client signatures; see the head of verify.py")
     return 0
 
 
