@@ -432,7 +432,7 @@ def json_object(written):
     def refuse(constant):
         raise ValueError(constant)  # NaN and Infinity, which JSON does not have
     try:
-        value = json.loads(written, parse_constant=refuse)
+        value = json.loads(written, parse_int=str, parse_constant=refuse)
     except (ValueError, RecursionError) as err:
         raise Bad("not JSON: %s" % err)
     need(type(value) is dict, "not a JSON object")
@@ -443,7 +443,7 @@ def member(payload, name):
     """The written form of the member of this name, the last one where there are several."""
     written = payload.decode("utf-8", "replace")
     json_object(written)  # it is one: now walk through its members
-    space, decoder, found = re.compile("[ \t\n\r]*"), json.JSONDecoder(), None
+    space, decoder, found = re.compile("[ \t\n\r]*"), json.JSONDecoder(parse_int=str), None
     at = written.index("{")
     while True:
         at = space.match(written, at + 1).end()  # past "{" or ","
