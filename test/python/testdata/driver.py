@@ -22,6 +22,11 @@ def policy(data, note):
     verify.Policy(data).judge(verify.Note(note))
 
 
+def checkpoint(export, note, policy):
+    done = verify.verify_chain(verify.read_export(export))
+    verify.verify_checkpoint(verify.Note(note), verify.Policy(policy), done)
+
+
 def receipt(data, policy, export):
     done = verify.verify_chain(verify.read_export(export)) if export else None
     verify.verify_receipt(data, verify.Policy(policy), done)
@@ -39,7 +44,7 @@ def envelope(data):
     verify.decode_envelope(data)
 
 
-OWN = {f.__name__: f for f in (chain, policy, receipt, root, header, envelope)}
+OWN = {f.__name__: f for f in (chain, policy, checkpoint, receipt, root, header, envelope)}
 
 for line in sys.stdin:
     name, *arguments = json.loads(line)
