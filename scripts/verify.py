@@ -287,7 +287,7 @@ REFERENCE = {
     2: ("content type", False, CONTENT_TYPE), 3: ("data schema", False, text(1, 1024)),
 }
 RULE = {
-    0: ("id", True, text(1, 128)), 1: ("severity", True, lambda v: v in ("advisory", "warning", "blocking", "critical")),
+    0: ("id", True, text(1, 128)), 1: ("severity", True, text(1, 8, "advisory|warning|blocking|critical")),
     2: ("failed", False, lambda v: v is True),
 }
 COUNT = {0: ("name", True, text(1, 128)), 1: ("value", True, uint())}
@@ -362,7 +362,7 @@ def read_binary(data, at):
     def frame(what, table):
         nonlocal at
         size = int.from_bytes(data[at: at + 4], "big")
-        need(len(data) - at >= 4 and size <= 67108864 and at + 4 + size <= len(data), "%s: its frame is cut short", what)
+        need(len(data) - at >= 4 and size <= 67108864 and at + 4 + size <= len(data), "%s: the frame is cut off", what)
         at += 4 + size
         value = cbor(data[at - size: at])
         is_map(what, value, table)
@@ -550,7 +550,7 @@ def verify_entry(chain, export, sequence, number, encoded, envelope, beside):
         chain.missing.discard(target)
     if kind == "chain.recover":  # 12
         need(number_member(payload, "epoch") == header["epoch"] and number_member(payload, "last_seq") == sequence - 1
-             and hash_member(payload, "head_hash") == chain.head, "its payload tells of another recovery than its header")
+             and hash_member(payload, "head_hash") == chain.head, "its payload tells of another recovery than it is")
     chain.headers.append(encoded)  # 13
     chain.leaves.append(leaf_hash(encoded))
     chain.head, chain.time, chain.epoch = digest, header["time"], header["epoch"]
@@ -641,7 +641,8 @@ class Key:
         data = base64_bytes(parts[2])
         need(len(data) > 1, "%r is no vkey", vkey)
         self.name, self.id, self.type, self.public = parts[0], bytes.fromhex(parts[1]), data[0], data[1:]
-        need({LOG: 32, COSIGNER: 32, ML_DSA: 1312}.get(self.type) == len(self.public), "%r: no key of a known type", vkey)
+        length = {LOG: 32, COSIGNER: 32, ML_DSA: 1312}.get(self.type)
+        need(len(self.public) == length, "%r: no key of a known type", vkey)
         digest = hashlib.sha256(self.name.encode("utf-8", "surrogateescape") + b"\n" + data).digest()
         need(digest[:4] == self.id, "%r: the key has another id", vkey)
 
