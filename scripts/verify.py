@@ -12,8 +12,10 @@ message names the entry), 2 the command line is wrong or a file can't be read.
 What this does not check:
   - that verdicts follow from the policy: section 9 has no rules of evaluation (`exonode verify` has);
   - ML-DSA-44 signatures: they are passed over, and count for nothing;
-  - client signatures, and proofs of possession: whose key is whose is said by entries that are not folded;
-  - the rest of a recovery (section 9), the genesis document, the readable view in JSON lines;
+  - client signatures and proofs of possession, the rest of a recovery, the genesis document: they take the
+    state that the entries amount to (section 9);
+  - that the policy file is this cluster's: it is trusted as it is;
+  - the readable view in JSON lines: it is for reading, and never shown here;
   - without a checkpoint: that the chain was not cut at its end, or made up as a whole.
 Ed25519 here is slow and not constant in time: good enough for public data, not for secrets.
 """
@@ -822,6 +824,8 @@ def main():
         parser.error("a --checkpoint is held against an export: name one")
     if bool(args.policy) != bool(args.checkpoint or args.receipt):
         parser.error("--policy goes with --checkpoint and --receipt: they are verified by it")
+    for stream in (sys.stdout, sys.stderr):  # names of others must not steer a terminal
+        stream.reconfigure(encoding="ascii", errors="backslashreplace")
     try:
         chain, policy = None, Policy(read(args.policy)) if args.policy else None
         if args.export:

@@ -380,21 +380,23 @@ func (d *demo) checkPython(ctx context.Context, binary string) (err error) {
 		}
 		return out, nil
 	}
-	// The checkpoint comes before the exports, so that they have all that it covers.
+	// The exports have all that the checkpoint covers: their node has caught up with
+	// the cluster after the checkpoint was made.
+	node := d.lab.Nodes()[0].API
 	middle := len(d.commits) / 2
 	for _, args := range [][]string{
 		{"trust", "export", "--file", file("policy.txt")},
 		{"receipt", fmt.Sprint(middle), "--envelope", "--file", file("entry.tlog-proof")},
 		{"checkpoint"},
-		{"export", "--format", "jsonl", "--out", file("chain.jsonl")},
-		{"export", "--format", "binary", "--out", file("chain.bin")},
+		{"export", "--format", "jsonl", "--out", file("chain.jsonl"), "--node", node},
+		{"export", "--format", "binary", "--out", file("chain.bin"), "--node", node},
 	} {
 		out, err := exonode(args...)
 		if err != nil {
 			return err
 		}
 		if args[0] == "checkpoint" {
-			if err := os.WriteFile(file("checkpoint.txt"), out, 0o600); err != nil {
+			if err := errors.Join(os.WriteFile(file("checkpoint.txt"), out, 0o600), d.catchUp(ctx, node)); err != nil {
 				return err
 			}
 		}
@@ -431,6 +433,22 @@ func (d *demo) checkPython(ctx context.Context, binary string) (err error) {
 	say("one bit of it flipped: %s", strings.TrimSpace(string(out)))
 	say("both exports were verified in %v", took.Round(10*time.Millisecond))
 	return nil
+}
+
+// catchUp returns when a node has all that the cluster had when it was called: a
+// linearizable read waits for that.
+func (d *demo) catchUp(ctx context.Context, addr string) error {
+	c, err := client.New(client.Config{Addresses: d.lab.Addrs()})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	r, err := c.On(addr)
+	if err != nil {
+		return err
+	}
+	_, err = r.Head(ctx)
+	return err
 }
 
 // linger leaves the cluster running until it is interrupted.

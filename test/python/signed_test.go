@@ -261,6 +261,9 @@ func TestReceipts(t *testing.T) {
 		if a := ask(&leaf, data); a.Bad != "" {
 			t.Errorf("entry %d, its header from the export: %s", i, a.Bad)
 		}
+		if i%3 > 0 {
+			continue
+		}
 		other := &m.recs[(i+1)%len(m.recs)]
 		for what, change := range map[string]func(r *receipt.Receipt){
 			"another index":        func(r *receipt.Receipt) { r.Index = other.Sequence },
