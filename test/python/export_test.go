@@ -518,6 +518,7 @@ func TestLines(t *testing.T) {
 		"a carriage return":      {"}\n{\"size\"", "}\r\n{\"size\""},
 		"a leading zero":         {`"size":11`, `"size":011`},
 		"a later time":           {`000010Z"`, `000011Z"`},
+		"other unused bits":      {`A=="}`, `B=="}`},
 		"an hour of 24":          {`T14:`, `T24:`},
 		"hex in upper case":      {m.tree.Root().String(), strings.ToUpper(m.tree.Root().String())},
 		"a line behind a view":   {`{"sequence":1,"header":"` + base64.StdEncoding.EncodeToString(m.recs[1].Header) + `"`, `{"sequence":1,"header":"` + base64.StdEncoding.EncodeToString(m.recs[1].Header) + `","x":{}`},
