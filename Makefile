@@ -22,7 +22,7 @@ SIMDIR ?= $(or $(wildcard /dev/shm),$(TMPDIR),/tmp)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: all build demo test race lint generate generate-check wasm fuzz sim traps sim-planted bench crash e2e-long interop planted chaos netns clean help
+.PHONY: all build demo test race lint generate generate-check wasm fuzz sim traps sim-planted bench crash e2e-long interop verify-python planted chaos netns clean help
 
 all: build
 
@@ -39,7 +39,7 @@ test: ## the tests
 	$(GO) test ./...
 
 race: ## the tests under the race detector, but for those of processes, which it does not see into
-	CGO_ENABLED=1 $(GO) test -race -short $$($(GO) list ./... | grep -v -e /test/e2e -e /cmd/)
+	CGO_ENABLED=1 $(GO) test -race -short $$($(GO) list ./... | grep -v -e /test/e2e -e /test/python -e /cmd/)
 
 lint: ## gofmt, vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
@@ -90,6 +90,10 @@ chaos: build ## faults of every kind for two minutes on five nodes, judged (SEED
 
 interop: ## tools that others wrote read our log: x/mod, formats, tessera, torchwood
 	cd test/interop && $(GO) vet . && $(GO) test -count=1 .
+
+verify-python: build ## scripts/verify.py, written from docs/FORMAT.md alone: its tests, and a demo cluster's exports and receipt
+	$(GO) test -count=1 ./test/python -args -must
+	@$(GO) run ./scripts/demo --binary $(BIN) --repo $(REPO) --exit --python scripts/verify.py
 
 netns: ## hosts in network namespaces, real multicast (root, iproute2, iptables)
 	$(GO) test -tags netns -count=1 -timeout 15m ./test/netns

@@ -216,6 +216,9 @@ func (r *Receipt) entry() (*Proved, error) {
 	if err != nil {
 		return nil, fmt.Errorf("receipt: %w: %w", ErrEntry, err)
 	}
+	if n := uint64(len(envelope.Payload)); n != p.Header.Envelope.Size {
+		return nil, fmt.Errorf("receipt: %w: a payload of %d bytes, the header says %d", ErrEntry, n, p.Header.Envelope.Size)
+	}
 	p.Envelope = &envelope
 	return p, nil
 }

@@ -35,6 +35,7 @@ func main() {
 	flag.StringVar(&d.repo, "repo", ".", "git repository whose history is submitted")
 	flag.StringVar(&d.dir, "dir", "", "directory that keeps the cluster (default: a temporary one)")
 	flag.BoolVar(&d.exit, "exit", false, "stop the cluster at the end")
+	flag.StringVar(&d.python, "python", "", "verifier in Python that checks an export, a checkpoint and a receipt too (scripts/verify.py)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -66,6 +67,7 @@ const schema = `{
 
 type demo struct {
 	binary, repo, dir string
+	python            string
 	exit              bool
 
 	lab     *lab.Lab
@@ -119,6 +121,11 @@ func (d *demo) run(ctx context.Context) (err error) {
 	}
 	if err := d.check(ctx, binary); err != nil {
 		return err
+	}
+	if d.python != "" {
+		if err := d.checkPython(ctx, binary); err != nil {
+			return err
+		}
 	}
 	return d.linger(ctx)
 }
@@ -351,6 +358,97 @@ func (d *demo) check(ctx context.Context, binary string) error {
 	}
 	say("each of the %d commits is in the chain exactly once", len(d.commits))
 	return nil
+}
+
+// checkPython has a verifier that shares no code with us check what an outsider
+// gets: exports in both forms, a checkpoint, a receipt, and the policy for them.
+// Then it damages an export, which the verifier must refuse.
+func (d *demo) checkPython(ctx context.Context, binary string) (err error) {
+	step("Verifying with %s", d.python)
+	dir, err := os.MkdirTemp("", "exonode-demo-python-*")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	exonode := func(args ...string) ([]byte, error) {
+		cmd := exec.CommandContext(ctx, binary, append(args, "--addr", strings.Join(d.lab.Addrs(), ","))...)
+		cmd.Stderr = os.Stderr
+		out, err := cmd.Output()
+		if err != nil {
+			return nil, fmt.Errorf("exonode %s: %w", args[0], err)
+		}
+		return out, nil
+	}
+	// The exports have all that the checkpoint covers: their node has caught up with
+	// the cluster after the checkpoint was made.
+	node := d.lab.Nodes()[0].API
+	middle := len(d.commits) / 2
+	for _, args := range [][]string{
+		{"trust", "export", "--file", file("policy.txt")},
+		{"receipt", fmt.Sprint(middle), "--envelope", "--file", file("entry.tlog-proof")},
+		{"checkpoint"},
+		{"export", "--format", "jsonl", "--out", file("chain.jsonl"), "--node", node},
+		{"export", "--format", "binary", "--out", file("chain.bin"), "--node", node},
+	} {
+		out, err := exonode(args...)
+		if err != nil {
+			return err
+		}
+		if args[0] == "checkpoint" {
+			if err := errors.Join(os.WriteFile(file("checkpoint.txt"), out, 0o600), d.catchUp(ctx, node)); err != nil {
+				return err
+			}
+		}
+	}
+	start := time.Now()
+	verify := func(args ...string) ([]byte, error) {
+		return exec.CommandContext(ctx, "python3", append([]string{d.python}, args...)...).CombinedOutput()
+	}
+	for _, args := range [][]string{
+		{file("chain.jsonl")},
+		{file("chain.bin"), "--checkpoint", file("checkpoint.txt"), "--receipt", file("entry.tlog-proof"), "--policy", file("policy.txt")},
+	} {
+		out, err := verify(args...)
+		if err != nil {
+			return fmt.Errorf("%s: %w\n%s", d.python, err, out)
+		}
+		say("%s: %s", filepath.Base(args[0]), strings.ReplaceAll(strings.TrimSpace(string(out)), "\n", "\n      "))
+	}
+	took := time.Since(start)
+
+	b, err := os.ReadFile(file("chain.bin"))
+	if err != nil {
+		return err
+	}
+	b[len(b)/2] ^= 1
+	if err := os.WriteFile(file("chain.bin"), b, 0o600); err != nil {
+		return err
+	}
+	out, err := verify(file("chain.bin"))
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.HasPrefix(string(out), "verify.py: entry ") {
+		return fmt.Errorf("%s does not name the entry of a damaged export: %v\n%s", d.python, err, out)
+	}
+	say("one bit of it flipped: %s", strings.TrimSpace(string(out)))
+	say("both exports were verified in %v", took.Round(10*time.Millisecond))
+	return nil
+}
+
+// catchUp returns when a node has all that the cluster had when it was called: a
+// linearizable read waits for that.
+func (d *demo) catchUp(ctx context.Context, addr string) error {
+	c, err := client.New(client.Config{Addresses: d.lab.Addrs()})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	r, err := c.On(addr)
+	if err != nil {
+		return err
+	}
+	_, err = r.Head(ctx)
+	return err
 }
 
 // linger leaves the cluster running until it is interrupted.
