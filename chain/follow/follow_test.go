@@ -150,10 +150,13 @@ func TestNext(t *testing.T) {
 // first, and holds the evidence to what it says.
 func TestFork(t *testing.T) {
 	s, tree := newSigners(t, origin), newTree(66_000, never)
+	elsewhere := newTree(66_000, 0)
 	for _, from := range sizes[1:] {
-		for _, fork := range []uint64{from - 1, 0} {
-			other := newTree(66_000, fork)
-			for _, to := range sizes {
+		for _, other := range []*testTree{newTree(from+300, from-1), elsewhere} {
+			for _, to := range append(slices.Clone(sizes), from+300) {
+				if to > other.tree.Size() {
+					continue
+				}
 				if to < from {
 					continue
 				}

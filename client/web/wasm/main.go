@@ -36,7 +36,7 @@ var (
 	errArgument = errors.New("argument")
 	errPolicy   = errors.New("not a policy")
 	errSize     = errors.New("beyond the integers that JavaScript has")
-	errTiles    = errors.New("a tile is missing")
+	errTiles    = errors.New("a tile is missing, or has another length")
 )
 
 // codes are the errors by what the caller does about them; the first that fits counts.
@@ -262,10 +262,10 @@ type tileObject struct {
 }
 
 func (o *tileObject) ReadTile(level int, index uint64, _ int) ([]byte, error) {
-	path := follow.Tile(level, index, o.size).Path()
-	b, err := bytesAt([]js.Value{o.Get(path)}, 0, chain.TileSize)
-	if err != nil {
-		return nil, fmt.Errorf("%w, or is none: %s", errTiles, path)
+	tile := follow.Tile(level, index, o.size)
+	b, err := bytesAt([]js.Value{o.Get(tile.Path())}, 0, chain.TileSize)
+	if err != nil || len(b) < tile.Width*len(chain.Hash{}) || len(b)%len(chain.Hash{}) != 0 {
+		return nil, fmt.Errorf("%w: %s, %d hashes or the full tile's", errTiles, tile.Path(), tile.Width)
 	}
 	return b, nil
 }
