@@ -1,5 +1,5 @@
 // Verifies Exonode's receipts and checkpoints, and follows a log, in browsers and in
-// Node.js (20 or newer). It needs verify.wasm and wasm_exec.js beside it, and nothing else.
+// Node.js (18 or newer). It needs verify.wasm and wasm_exec.js beside it, and nothing else.
 //
 //     import { load, Follower } from "./exonode.js";
 //     const verifier = await load();
@@ -8,8 +8,6 @@
 //
 // What is refused is a value, with ok false, and not an exception. docs/BROWSER.md has the
 // codes and what to do about them.
-
-import "./wasm_exec.js"; // defines globalThis.Go
 
 /**
  * @typedef {Uint8Array | ArrayBuffer | string} Data  Bytes, or text as UTF-8.
@@ -78,6 +76,9 @@ let loads = 0;
  * @returns {Promise<Verifier>}
  */
 export async function load(source = new URL("verify.wasm", import.meta.url)) {
+	// Node.js 18 has it, and not as a global; wasm_exec.js asks for it.
+	globalThis.crypto ??= (await import("node:crypto")).webcrypto;
+	await import("./wasm_exec.js"); // defines globalThis.Go, once
 	const go = new globalThis.Go();
 	const { instance } = await WebAssembly.instantiate(await binary(source), go.importObject);
 	const name = `exonode-verify-${++loads}`;
