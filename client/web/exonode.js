@@ -197,7 +197,7 @@ export class Follower {
 		this.#base = new URL(base, globalThis.location?.href);
 		this.#base.pathname = this.#base.pathname.replace(/\/*$/, "/");
 		this.#policy = policy;
-		this.#state = state;
+		this.#state = structuredClone(state);
 	}
 
 	/** What is trusted, as plain data; null before the first checkpoint. Store it after each update. */
@@ -239,7 +239,7 @@ export class Follower {
 			throw error;
 		}
 		const verdict = this.#verifier.followCheckpoint(trusted, note, this.#policy, tiles);
-		if (verdict.evidence) this.#state = { note: trusted, evidence: verdict.evidence };
+		if (verdict.evidence) this.#state = { note: trusted, evidence: structuredClone(verdict.evidence) };
 		if (!verdict.ok) return verdict;
 		this.#state = { note: new TextDecoder().decode(note) };
 		return verdict;
