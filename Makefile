@@ -22,7 +22,7 @@ SIMDIR ?= $(or $(wildcard /dev/shm),$(TMPDIR),/tmp)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: all build demo test race lint generate generate-check wasm fuzz sim traps sim-planted bench crash e2e-long interop verify-python planted chaos netns clean help
+.PHONY: all build demo test race lint generate generate-check wasm web fuzz sim traps sim-planted bench crash e2e-long interop verify-python planted chaos netns clean help
 
 all: build
 
@@ -45,6 +45,8 @@ lint: ## gofmt, vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
 	scripts/staticcheck.sh ./...
+	GOOS=js GOARCH=wasm $(GO) vet ./client/web/...
+	GOOS=js GOARCH=wasm scripts/staticcheck.sh ./client/web/...
 
 generate: ## generated code: catalog and protobuf
 	$(GO) generate ./...
@@ -58,6 +60,10 @@ generate-check: ## fail where generated code is stale
 wasm: ## what verifies in a browser compiles for one
 	GOOS=js GOARCH=wasm $(GO) build -o /dev/null ./chain/... ./gates/... ./catalog/...
 	GOOS=wasip1 GOARCH=wasm $(GO) build -o /dev/null ./chain/... ./gates/... ./catalog/...
+
+web: ## the verifier for browsers and Node.js, in bin/web
+	GO=$(GO) scripts/web.sh $(CURDIR)/bin/web
+	@printf 'verify.wasm: %d bytes, %d with gzip\n' $$(wc -c <bin/web/verify.wasm) $$(gzip -9c bin/web/verify.wasm | wc -c)
 
 fuzz: ## every fuzz target for a moment (FUZZTIME=3s)
 	scripts/fuzz.sh $(FUZZTIME)

@@ -140,6 +140,32 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// TestBrowser holds what is for browsers, which the other tests don't see since it is built
+// for them alone, to the chain.
+func TestBrowser(t *testing.T) {
+	cmd := exec.Command("go", "list", "-deps", module+"client/web/wasm")
+	cmd.Env = append(cmd.Environ(), "GOOS=js", "GOARCH=wasm")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var chain int
+	for path := range strings.FieldsSeq(string(out)) {
+		to, ours := top(path)
+		switch {
+		case to == "chain":
+			chain++
+		case ours && path != module+"client/web/wasm":
+			t.Errorf("client/web/wasm needs %s: it may import chain alone", path)
+		case slices.Contains([]string{"net", "net/http"}, path):
+			t.Errorf("client/web/wasm needs %s: exonode.js fetches", path)
+		}
+	}
+	if chain == 0 {
+		t.Error("client/web/wasm needs no package of chain: something is wrong")
+	}
+}
+
 func TestPure(t *testing.T) {
 	for _, p := range packages(t) {
 		from, _ := top(p.ImportPath)
