@@ -58,7 +58,7 @@ func TestMembers(t *testing.T) {
 	leaving, err := client.New(client.Config{Addresses: []string{next.api}})
 	must(t, err)
 	defer leaving.Close()
-	must(t, leaving.Leave(c.ctx, next.api))
+	must(t, leaving.Leave(c.ctx, next.api, id))
 	next.ended("")
 	c.gone("n5", id)
 	l.progress(30)
