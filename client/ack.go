@@ -147,6 +147,10 @@ type Member struct {
 	LastContact time.Duration
 	Applied     uint64
 	Version     string
+	// State and Entries are the node's own word, where ClusterStatus was asked and it
+	// answered; "" and 0 otherwise.
+	State   string
+	Entries uint64
 }
 
 // Lookup is what became of an event.

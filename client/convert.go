@@ -86,6 +86,7 @@ func fromMembers(ms []*exonodev1.Member) []Member {
 			Gossip: m.GetGossip(), Leader: m.GetLeader(),
 			LastContact: -1,
 			Applied:     m.GetApplied(), Version: m.GetVersion(),
+			State: m.GetState(), Entries: m.GetEntries(),
 		}
 		switch m.GetSuffrage() {
 		case exonodev1.Suffrage_SUFFRAGE_VOTER:

@@ -227,9 +227,15 @@ func proofHashes(bs [][]byte) ([]chain.Hash, error) {
 }
 
 // Status returns a node's view of itself and of the cluster; On says whose.
-func (r Reader) Status(ctx context.Context) (Status, error) {
+func (r Reader) Status(ctx context.Context) (Status, error) { return r.status(ctx, false) }
+
+// ClusterStatus is Status, for which the node asks the other members how they are: it
+// reaches them where the caller may not.
+func (r Reader) ClusterStatus(ctx context.Context) (Status, error) { return r.status(ctx, true) }
+
+func (r Reader) status(ctx context.Context, ask bool) (Status, error) {
 	return try(ctx, r, repeatable, func(ctx context.Context, ep *endpoint) (Status, error) {
-		res, err := ep.cluster.Status(ctx, &exonodev1.StatusRequest{})
+		res, err := ep.cluster.Status(ctx, &exonodev1.StatusRequest{AskMembers: ask})
 		if err != nil {
 			return Status{}, err
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -306,4 +307,37 @@ func readOnce(s *ledger.Store, rng *rand.Rand) error {
 		}
 	}
 	return nil
+}
+
+// TestOpenOnFullDisk: a store whose log can't be brought into tables, for lack of room,
+// refuses to open and says why, where Pebble by itself tries again for ever. With room it
+// opens.
+func TestOpenOnFullDisk(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	s, err := ledger.Create("ledger", options(disk))
+	must(t, err)
+	b := ledgertest.NewBuilder(1)
+	for range 8 {
+		must(t, s.Commit(b.NextN(20, 200)))
+	}
+	meta := s.Meta()
+	killed := disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+	must(t, s.Close())
+	full := errorfs.Wrap(killed, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, ".sst") {
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	// What was abandoned holds its lock: the process ends, and so does its disk here.
+	later := killed.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+	if s, err := ledger.Open("ledger", options(full)); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("opened on a full disk: %v, %v", s, err)
+	}
+	s, err = ledger.Open("ledger", options(later))
+	must(t, err)
+	if got := s.Meta(); got.Applied == 0 || got.Applied > meta.Applied {
+		t.Errorf("with room again it has %v of %v", got, meta)
+	}
+	must(t, s.Close())
 }

@@ -337,13 +337,44 @@ func (n *Node) serveStats(_ context.Context, _ transport.Peer, _ []byte) ([]byte
 	if r.State() == raft.Leader {
 		contact = 0
 	}
-	return json.Marshal(serverStats{Contact: contact, Term: term, Index: r.LastIndex(), Applied: n.ledger.Meta().Applied})
+	return json.Marshal(serverStats{Contact: contact, Term: term, Index: r.LastIndex(), Applied: n.ledger.Meta().Applied, State: r.State().String(), Entries: n.head().Size})
 }
 
 type serverStats struct {
 	Contact     time.Duration
 	Term, Index uint64
 	Applied     uint64
+	// State and Entries are for people.
+	State   string
+	Entries uint64
+}
+
+// askFor bounds how long AskMembers waits.
+const askFor = time.Second
+
+// AskMembers implements server.Operator.
+func (n *Node) AskMembers(ctx context.Context, members []server.Member) {
+	ctx, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	var wg sync.WaitGroup
+	for i := range members {
+		m := &members[i]
+		wg.Go(func() {
+			var reply []byte
+			var err error
+			if m.NodeID == n.identity.NodeID() {
+				reply, err = n.serveStats(ctx, transport.Peer{}, nil)
+			} else {
+				reply, _, err = n.trans.Call(ctx, transport.ClassCall, transport.PeerRef{NodeID: m.NodeID}, methodStats, nil)
+			}
+			var s serverStats
+			if err != nil || json.Unmarshal(reply, &s) != nil {
+				return // it shows as one that does not answer
+			}
+			m.State, m.Applied, m.Entries = s.State, s.Applied, s.Entries
+		})
+	}
+	wg.Wait()
 }
 
 // serverStats asks the others, for autopilot.

@@ -17,10 +17,13 @@ type clusterService struct {
 var _ exonodev1connect.ClusterServiceHandler = (*clusterService)(nil)
 
 // Status implements exonodev1connect.ClusterServiceHandler.
-func (c *clusterService) Status(ctx context.Context, _ *exonodev1.StatusRequest) (*exonodev1.StatusResponse, error) {
+func (c *clusterService) Status(ctx context.Context, req *exonodev1.StatusRequest) (*exonodev1.StatusResponse, error) {
 	status, err := c.node.Status(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if req.GetAskMembers() {
+		c.node.AskMembers(ctx, status.Members)
 	}
 	return statusToProto(status, c.node.Ready()), nil
 }

@@ -123,6 +123,8 @@ func membersToProto(list []Member) []*exonodev1.Member {
 			LastContact: contact(m.LastContact),
 			Applied:     m.Applied,
 			Version:     m.Version,
+			State:       m.State,
+			Entries:     m.Entries,
 		}
 	}
 	return out

@@ -179,6 +179,9 @@ type Tiles interface {
 // Operator shows and changes the cluster.
 type Operator interface {
 	Status(ctx context.Context) (Status, error)
+	// AskMembers fills in what each member says of itself, of those that answer
+	// within a moment.
+	AskMembers(ctx context.Context, members []Member)
 	// Remove takes a node out of the cluster for good; a leader that is
 	// asked to remove itself hands over first.
 	Remove(ctx context.Context, nodeID string) error
@@ -242,4 +245,8 @@ type Member struct {
 	LastContact time.Duration
 	Applied     uint64
 	Version     string
+	// State and Entries are the node's own word; "" and 0 where it was not asked or
+	// did not answer.
+	State   string
+	Entries uint64
 }

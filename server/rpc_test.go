@@ -416,6 +416,15 @@ func TestCluster(t *testing.T) {
 	if diff := cmp.Diff(s.GetMembers(), m.GetMembers(), protocmp.Transform()); diff != "" {
 		t.Errorf("members (-status +members):\n%s", diff)
 	}
+	asked, err := c.Status(t.Context(), &exonodev1.StatusRequest{AskMembers: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range asked.GetMembers() {
+		if m.GetState() != "Follower" || m.GetEntries() != 7 {
+			t.Errorf("a member that was asked: %v", m)
+		}
+	}
 	list := m.GetMembers()
 	if list[0].GetLastContact() != nil || list[1].GetLastContact().AsDuration() != 20*time.Millisecond || list[2].GetLastContact() == nil ||
 		list[2].GetSuffrage() != exonodev1.Suffrage_SUFFRAGE_NONE || !list[1].GetLeader() {

@@ -142,6 +142,9 @@ func (a *app) reachMember(ctx context.Context, c *client.Client, m client.Member
 		"node %s can't be reached from here: %s", title(m), where)
 }
 
+// askFor bounds how long one node may take to say which it is.
+const askFor = 2 * time.Second
+
 // connectNode connects to one address, and asks which node is there.
 func (a *app) connectNode(ctx context.Context, addr string) (*client.Client, client.Status, error) {
 	c, err := a.connectTo(ctx, []string{addr}, client.Config{})

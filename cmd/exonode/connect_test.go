@@ -1,9 +1,16 @@
 package main
 
 import (
+	"context"
+	"io"
+	"net"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/exonode/exonode/client"
+	"github.com/exonode/exonode/server"
+	"github.com/exonode/exonode/server/servertest"
 )
 
 func TestPickMember(t *testing.T) {
@@ -28,5 +35,74 @@ func TestPickMember(t *testing.T) {
 		if got.NodeID != want || (err != nil) != (want == "") || want == "" && codeOf(err) != string(codeUnknownNode) {
 			t.Errorf("%q: %s, %v", name, got.NodeID, err)
 		}
+	}
+}
+
+// onLoopback is a node whose API listens on its host's loopback, as by default; so does
+// that of another member, on a host of its own, at the same address.
+type onLoopback struct {
+	*servertest.Node
+	addr string
+	left chan struct{}
+}
+
+func (n *onLoopback) Status(ctx context.Context) (server.Status, error) {
+	s, err := n.Node.Status(ctx)
+	s.NodeID, s.Leader = "nhere", "nthere"
+	s.Members = []server.Member{
+		{NodeID: "nhere", Name: "here", APIAddr: n.addr, Suffrage: "voter"},
+		{NodeID: "nthere", Name: "there", APIAddr: n.addr, Suffrage: "voter", Leader: true},
+	}
+	return s, err
+}
+
+func (n *onLoopback) Leave(context.Context) error { close(n.left); return nil }
+
+// TestNamedNode: a command about a node that is named reaches that one, or fails: never
+// the one that happens to answer where the other says that it is.
+func TestNamedNode(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &onLoopback{Node: servertest.New(), addr: l.Addr().String(), left: make(chan struct{})}
+	s, err := server.New(server.Config{Node: n, Listener: l})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	command := func(args ...string) (int, string) {
+		var stderr strings.Builder
+		code := run(ctx, append(args, "--addr", n.addr, "--timeout", "10s"), strings.NewReader(""), io.Discard, &stderr)
+		return code, stderr.String()
+	}
+	for _, args := range [][]string{
+		{"cluster", "leave", "there", "--yes"},
+		{"cluster", "leave", "nthere", "--yes"},
+		{"cluster", "transfer"},
+		{"cluster", "rotate-log-key"},
+		{"verify", "--node", "there"},
+		{"export", "--node", "there", "--out", t.TempDir() + "/x"},
+	} {
+		code, text := command(args...)
+		if code != exitFailure || !strings.Contains(text, string(codeUnreachable)) || !strings.Contains(text, "host") {
+			t.Errorf("%q: exit status %d: %s", args, code, text)
+		}
+	}
+	select {
+	case <-n.left:
+		t.Fatal("the node that answered left in the place of the one that was named")
+	default:
+	}
+	if code, text := command("cluster", "leave", "here", "--yes"); code != exitOK {
+		t.Errorf("leave here: exit status %d: %s", code, text)
+	}
+	select {
+	case <-n.left:
+	case <-time.After(10 * time.Second):
+		t.Error("the node that was named did not leave")
 	}
 }

@@ -1,22 +1,17 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/exonode/exonode/client"
 )
-
-// askFor bounds how long status waits for each member's own answer.
-const askFor = 2 * time.Second
 
 // clusterView is a cluster as status prints it: one node's view of it, and what
 // each member says of itself.
@@ -101,8 +96,8 @@ type memberView struct {
 	PeerAddr string `json:"peer_address"`
 	APIAddr  string `json:"api_address"`
 	Version  string `json:"version"`
-	// Answers is whether the node itself answered status; what follows is
-	// its own word.
+	// Answers is whether the member answered the node that was asked; what follows
+	// is its own word.
 	Answers bool    `json:"answers"`
 	State   string  `json:"state,omitempty"`
 	Applied *uint64 `json:"applied_index,omitempty"`
@@ -111,18 +106,30 @@ type memberView struct {
 }
 
 func newMemberView(m client.Member) memberView {
-	return memberView{
+	v := memberView{
 		ID: m.NodeID, ServerID: m.ServerID, Name: m.Name, Leader: m.Leader, Suffrage: m.Suffrage, Gossip: m.Gossip,
-		PeerAddr: m.PeerAddr, APIAddr: m.APIAddr, Version: m.Version,
+		PeerAddr: m.PeerAddr, APIAddr: m.APIAddr, Version: m.Version, Answers: m.State != "", State: m.State,
 	}
+	if v.Answers {
+		v.Applied, v.Size = &m.Applied, &m.Entries
+	}
+	return v
+}
+
+func newMemberViews(members []client.Member) []memberView {
+	out := make([]memberView, len(members))
+	for i, m := range members {
+		out[i] = newMemberView(m)
+	}
+	return out
 }
 
 func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Show the cluster: leader, members, lag, head",
-		Long: `Show the cluster as the first node of --addr that answers sees it. Each member is
-also asked for its own state; one that does not answer within two seconds shows
+		Long: `Show the cluster as the first node of --addr that answers sees it. That node asks
+each member for its own state; one that does not answer within a second shows
 dashes. LAG is how many entries it has less than the one that has most.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -143,14 +150,14 @@ func (a *app) clusterStatus(cmd *cobra.Command) (*clusterView, error) {
 		return nil, err
 	}
 	defer c.Close()
-	s, err := c.Status(ctx)
+	s, err := c.ClusterStatus(ctx)
 	if err != nil {
 		return nil, err
 	}
 	v := &clusterView{
 		Node: s.NodeID, Address: s.Address, Version: s.Version, Ready: s.Ready, NotReady: s.NotReady, Phase: s.Phase,
 		State: s.State, Leader: s.Leader, Term: s.Term, Commit: s.CommitIndex, Queue: s.QueueLength,
-		Started: s.Started.UTC().Format(time.RFC3339), Head: newHeadView(s.Head), Members: a.askMembers(ctx, s.Members),
+		Started: s.Started.UTC().Format(time.RFC3339), Head: newHeadView(s.Head), Members: newMemberViews(s.Members),
 		Final: newFinalView(s.Checkpoint),
 	}
 	if s.CatchUp != nil {
@@ -168,34 +175,6 @@ func (a *app) clusterStatus(cmd *cobra.Command) (*clusterView, error) {
 		}
 	}
 	return v, nil
-}
-
-// askMembers asks each member for its own status, all at once.
-func (a *app) askMembers(ctx context.Context, members []client.Member) []memberView {
-	ctx, cancel := context.WithTimeout(ctx, askFor)
-	defer cancel()
-	out := make([]memberView, len(members))
-	var calls sync.WaitGroup
-	for i, m := range members {
-		out[i] = newMemberView(m)
-		if m.APIAddr == "" {
-			continue
-		}
-		calls.Go(func() {
-			c, err := a.connectTo(ctx, []string{a.withScheme(m.APIAddr)}, client.Config{})
-			if err != nil {
-				return // it shows as not answering
-			}
-			defer c.Close()
-			// An address such as 127.0.0.1 may be another node's here.
-			if s, err := c.Status(ctx); err == nil && s.NodeID == m.NodeID {
-				out[i].Answers, out[i].State = true, s.State
-				out[i].Applied, out[i].Size = &s.AppliedIndex, &s.Head.Size
-			}
-		})
-	}
-	calls.Wait()
-	return out
 }
 
 // name is a member's name, or its id.

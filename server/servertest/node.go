@@ -378,6 +378,13 @@ func (n *Node) BeWitness(status int) {
 	n.witness = status
 }
 
+// AskMembers implements server.Operator: each says that it follows.
+func (n *Node) AskMembers(_ context.Context, members []server.Member) {
+	for i := range members {
+		members[i].State, members[i].Entries = "Follower", 7
+	}
+}
+
 // RotateLogKey implements server.Operator.
 func (n *Node) RotateLogKey(context.Context) ([]byte, error) { return make([]byte, 32), nil }
 

@@ -3124,7 +3124,10 @@ func (x *GetTrustPolicyResponse) GetPolicy() string {
 
 // StatusRequest asks for a node's status.
 type StatusRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ask the other members how they are, and wait a moment for their answers: else
+	// members have no state and no entries but the answering node's own.
+	AskMembers    bool `protobuf:"varint,1,opt,name=ask_members,json=askMembers,proto3" json:"ask_members,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3157,6 +3160,13 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
 	return file_exonode_v1_exonode_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *StatusRequest) GetAskMembers() bool {
+	if x != nil {
+		return x.AskMembers
+	}
+	return false
 }
 
 // StatusResponse is a node's view of itself and of the cluster.
@@ -3529,7 +3539,11 @@ type Member struct {
 	// Its applied raft index, as far as known.
 	Applied uint64 `protobuf:"varint,10,opt,name=applied,proto3" json:"applied,omitempty"`
 	// Version of its program.
-	Version       string `protobuf:"bytes,11,opt,name=version,proto3" json:"version,omitempty"`
+	Version string `protobuf:"bytes,11,opt,name=version,proto3" json:"version,omitempty"`
+	// Its raft state, as it says itself; empty where it was not asked or did not answer.
+	State string `protobuf:"bytes,12,opt,name=state,proto3" json:"state,omitempty"`
+	// How many entries it has, as it says itself; set where state is.
+	Entries       uint64 `protobuf:"varint,13,opt,name=entries,proto3" json:"entries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3639,6 +3653,20 @@ func (x *Member) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *Member) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Member) GetEntries() uint64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
 }
 
 // MembersRequest asks for the members.
@@ -4655,8 +4683,10 @@ const file_exonode_v1_exonode_proto_rawDesc = "" +
 	"\x04root\x18\x03 \x01(\fR\x04root\"\x17\n" +
 	"\x15GetTrustPolicyRequest\"0\n" +
 	"\x16GetTrustPolicyResponse\x12\x16\n" +
-	"\x06policy\x18\x01 \x01(\tR\x06policy\"\x0f\n" +
-	"\rStatusRequest\"\xdd\x04\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\"0\n" +
+	"\rStatusRequest\x12\x1f\n" +
+	"\vask_members\x18\x01 \x01(\bR\n" +
+	"askMembers\"\xdd\x04\n" +
 	"\x0eStatusResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -4695,7 +4725,7 @@ const file_exonode_v1_exonode_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"2\n" +
 	"\bProgress\x12\x12\n" +
 	"\x04have\x18\x01 \x01(\x04R\x04have\x12\x12\n" +
-	"\x04want\x18\x02 \x01(\x04R\x04want\"\xde\x02\n" +
+	"\x04want\x18\x02 \x01(\x04R\x04want\"\x8e\x03\n" +
 	"\x06Member\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\tserver_id\x18\x02 \x01(\tR\bserverId\x12\x12\n" +
@@ -4708,7 +4738,9 @@ const file_exonode_v1_exonode_proto_rawDesc = "" +
 	"\flast_contact\x18\t \x01(\v2\x19.google.protobuf.DurationR\vlastContact\x12\x18\n" +
 	"\aapplied\x18\n" +
 	" \x01(\x04R\aapplied\x12\x18\n" +
-	"\aversion\x18\v \x01(\tR\aversion\"\x10\n" +
+	"\aversion\x18\v \x01(\tR\aversion\x12\x14\n" +
+	"\x05state\x18\f \x01(\tR\x05state\x12\x18\n" +
+	"\aentries\x18\r \x01(\x04R\aentries\"\x10\n" +
 	"\x0eMembersRequest\"?\n" +
 	"\x0fMembersResponse\x12,\n" +
 	"\amembers\x18\x01 \x03(\v2\x12.exonode.v1.MemberR\amembers\"(\n" +
