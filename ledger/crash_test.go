@@ -317,11 +317,23 @@ func TestOpenOnFullDisk(t *testing.T) {
 	s, err := ledger.Create("ledger", options(disk))
 	must(t, err)
 	b := ledgertest.NewBuilder(1)
-	for range 8 {
+	clone := func(disk *vfs.MemFS) *vfs.MemFS {
+		return disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+	}
+	// Its log is written behind its back: the crash comes once something is there.
+	var killed *vfs.MemFS
+	for i, found := 0, uint64(0); found == 0; i++ {
+		if i == 1000 {
+			t.Fatal("nothing of a thousand commits reaches the log")
+		}
 		must(t, s.Commit(b.NextN(20, 200)))
+		killed = clone(disk)
+		probe, err := ledger.Open("ledger", options(clone(killed)))
+		must(t, err)
+		found = probe.Meta().Applied
+		must(t, probe.Close())
 	}
 	meta := s.Meta()
-	killed := disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
 	must(t, s.Close())
 	full := errorfs.Wrap(killed, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, ".sst") {
@@ -330,7 +342,7 @@ func TestOpenOnFullDisk(t *testing.T) {
 		return nil
 	}))
 	// What was abandoned holds its lock: the process ends, and so does its disk here.
-	later := killed.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+	later := clone(killed)
 	if s, err := ledger.Open("ledger", options(full)); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("opened on a full disk: %v, %v", s, err)
 	}
