@@ -112,6 +112,7 @@ type Status struct {
 	Ready                  bool
 	NotReady               string // what it waits for
 	Checkpoint             CheckpointStatus
+	Warning                string // what an operator must see to; "" where nothing
 }
 
 // CheckpointStatus is how checkpoints stand, as a node knows it.

@@ -65,6 +65,7 @@ func fromStatus(m *exonodev1.StatusResponse, address string) Status {
 	if p := m.GetCatchUp(); p != nil {
 		s.CatchUp = &Progress{Have: p.GetHave(), Want: p.GetWant()}
 	}
+	s.Warning = m.GetWarning()
 	if c := m.GetCheckpoint(); c != nil {
 		s.Checkpoint = CheckpointStatus{Size: c.GetFinalSize(), Cosigned: c.GetCosigned(), Problem: c.GetProblem(), Refusals: c.GetRefusals(), Witnessed: c.GetWitnessedSize(), Witnesses: c.GetWitnesses()}
 		if t := c.GetFinalAt(); t != nil {

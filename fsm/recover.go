@@ -105,6 +105,12 @@ func (a *applier) recover(r *Recovery, lost []string) error {
 	return a.sealConfiguration(&Configuration{RaftIndex: r.Index, Servers: []Server{r.Survivor}})
 }
 
+// RecoveryKey is the key of the entry with which a recovered chain's epoch begins.
+func (v *View) RecoveryKey() (key chain.Key, ok bool) {
+	epoch := v.Epoch()
+	return chain.Key{Workspace: catalog.SystemWorkspace, Source: sourceCluster, ID: recoverID(epoch)}, epoch > 0
+}
+
 func recoverID(epoch uint64) string { return fmt.Sprintf("recover-%d", epoch) }
 
 // recoverPayload is the payload of chain.recover, which names the last entry that

@@ -50,6 +50,10 @@ func (n *Node) openGossip() error {
 		config.Advertise = netip.AddrPortFrom(ip, bind.Port())
 	}
 	config.Meta = membership.Meta{ServerID: string(n.host.id), Name: n.cfg.Name, Version: n.cfg.Version}
+	if config.Meta.Lineage, err = n.recoveredBy(); err != nil {
+		return err
+	}
+	n.lineage = config.Meta.Lineage
 	if host != "" {
 		config.Meta.PeerAddr = net.JoinHostPort(host, strconv.Itoa(peer.Port))
 		config.Meta.APIAddr = n.apiAddrAt(host)

@@ -90,6 +90,10 @@ type Node struct {
 	leaveOnce sync.Once
 	// leaving counts calls of Leave at work or done: they stop the node.
 	leaving atomic.Int32
+	// lineage is membership.Meta's as this node began with it, and split what it heard of
+	// another one: "" is nothing.
+	lineage string
+	split   atomic.Value // string
 	// refresh asks for newer pins, restarts for a restart of raft, and says why.
 	refresh  chan struct{}
 	restarts chan string
@@ -113,6 +117,7 @@ func New(cfg Config) (_ *Node, err error) {
 	n.reconfigured = make(chan struct{}, 1)
 	n.leadership.init()
 	n.waiting.Store("booting")
+	n.split.Store("")
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())

@@ -281,6 +281,7 @@ func (n *Node) Status(context.Context) (server.Status, error) {
 	}
 	s.Members = n.memberList(s.Leader)
 	s.Checkpoint = n.checkpointStatus()
+	s.Warning, _ = n.split.Load().(string)
 	return s, nil
 }
 

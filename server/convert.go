@@ -91,6 +91,7 @@ func statusToProto(s Status, ready error) *exonodev1.StatusResponse {
 	if ready != nil {
 		p.NotReady = api.AsError(ready).Message
 	}
+	p.Warning = s.Warning
 	c := &s.Checkpoint
 	p.Checkpoint = &exonodev1.CheckpointStatus{
 		FinalSize: c.Size, Cosigned: uint32(c.Cosigned), Problem: c.Problem, Refusals: c.Refusals,

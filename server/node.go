@@ -224,6 +224,8 @@ type Status struct {
 	Started                time.Time
 	Members                []Member
 	Checkpoint             CheckpointStatus
+	// Warning is what an operator must see to; "" where nothing.
+	Warning string
 }
 
 // Progress is x of y entries.

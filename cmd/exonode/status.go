@@ -32,6 +32,7 @@ type clusterView struct {
 	Head     headView     `json:"head"`
 	Members  []memberView `json:"members"`
 	Final    finalView    `json:"checkpoint"`
+	Warning  string       `json:"warning,omitempty"`
 }
 
 // finalView is how checkpoints stand.
@@ -158,7 +159,7 @@ func (a *app) clusterStatus(cmd *cobra.Command) (*clusterView, error) {
 		Node: s.NodeID, Address: s.Address, Version: s.Version, Ready: s.Ready, NotReady: s.NotReady, Phase: s.Phase,
 		State: s.State, Leader: s.Leader, Term: s.Term, Commit: s.CommitIndex, Queue: s.QueueLength,
 		Started: s.Started.UTC().Format(time.RFC3339), Head: newHeadView(s.Head), Members: newMemberViews(s.Members),
-		Final: newFinalView(s.Checkpoint),
+		Final: newFinalView(s.Checkpoint), Warning: s.Warning,
 	}
 	if s.CatchUp != nil {
 		v.CatchUp = &catchUpView{s.CatchUp.Have, s.CatchUp.Want}
@@ -200,6 +201,11 @@ func (v *clusterView) print(w io.Writer) error {
 	}
 	if _, err := fmt.Fprintf(w, "node     %s at %s, %s\nleader   %s\nterm     %d, commit index %d\n", v.Node, v.Address, ready, leader, v.Term, v.Commit); err != nil {
 		return err
+	}
+	if v.Warning != "" {
+		if _, err := fmt.Fprintf(w, "WARNING  %s\n", v.Warning); err != nil {
+			return err
+		}
 	}
 	if v.CatchUp != nil {
 		if _, err := fmt.Fprintf(w, "catch-up %d of %d entries\n", v.CatchUp.Have, v.CatchUp.Want); err != nil {

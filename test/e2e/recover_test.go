@@ -95,3 +95,24 @@ func (c *cluster) recovers(name string, status int, args ...string) string {
 	}
 	return string(out)
 }
+
+// TestTwoSurvivors: two nodes of a cluster that lost its quorum are recovered, each by
+// itself. That is two chains, which no program can make one again: both say so.
+func TestTwoSurvivors(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, lab.Config{})
+	c.appendOne("before")
+	for _, name := range []string{"n1", "n2", "n3"} {
+		c.stop(name)
+	}
+	for _, name := range []string{"n1", "n2"} {
+		c.recovers(name, 0, "--data", c.DataDir(name), "--yes")
+	}
+	c.start("n1", "n2")
+	for name, other := range map[string]string{"n1": "n2", "n2": "n1"} {
+		c.await(name+" to warn", func(ctx context.Context) (bool, error) {
+			s, err := c.on(name).Status(ctx)
+			return strings.Contains(s.Warning, "two chains of epoch 1") && strings.Contains(s.Warning, c.ids[other]), err
+		})
+	}
+}

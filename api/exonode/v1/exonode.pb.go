@@ -3205,7 +3205,9 @@ type StatusResponse struct {
 	// What the node waits for.
 	NotReady string `protobuf:"bytes,16,opt,name=not_ready,json=notReady,proto3" json:"not_ready,omitempty"`
 	// How checkpoints stand.
-	Checkpoint    *CheckpointStatus `protobuf:"bytes,17,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	Checkpoint *CheckpointStatus `protobuf:"bytes,17,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	// What an operator must see to, such as two chains of one epoch; empty where nothing.
+	Warning       string `protobuf:"bytes,18,opt,name=warning,proto3" json:"warning,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3357,6 +3359,13 @@ func (x *StatusResponse) GetCheckpoint() *CheckpointStatus {
 		return x.Checkpoint
 	}
 	return nil
+}
+
+func (x *StatusResponse) GetWarning() string {
+	if x != nil {
+		return x.Warning
+	}
+	return ""
 }
 
 // CheckpointStatus is how checkpoints stand, as a node knows it.
@@ -4686,7 +4695,7 @@ const file_exonode_v1_exonode_proto_rawDesc = "" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\"0\n" +
 	"\rStatusRequest\x12\x1f\n" +
 	"\vask_members\x18\x01 \x01(\bR\n" +
-	"askMembers\"\xdd\x04\n" +
+	"askMembers\"\xf7\x04\n" +
 	"\x0eStatusResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -4707,7 +4716,8 @@ const file_exonode_v1_exonode_proto_rawDesc = "" +
 	"\tnot_ready\x18\x10 \x01(\tR\bnotReady\x12<\n" +
 	"\n" +
 	"checkpoint\x18\x11 \x01(\v2\x1c.exonode.v1.CheckpointStatusR\n" +
-	"checkpoint\"\xd3\x03\n" +
+	"checkpoint\x12\x18\n" +
+	"\awarning\x18\x12 \x01(\tR\awarning\"\xd3\x03\n" +
 	"\x10CheckpointStatus\x12\x1d\n" +
 	"\n" +
 	"final_size\x18\x01 \x01(\x04R\tfinalSize\x125\n" +
