@@ -294,9 +294,8 @@ func (e *Evidence) alone() (Kind, string, error) {
 func (e *Evidence) fork() (string, error) {
 	a, b := &e.First.Checkpoint, &e.Second.Checkpoint
 	if a.Origin != b.Origin {
-		what, done, err := e.epochs()
-		if done || err != nil {
-			return what, err
+		if err := e.epochs(); err != nil {
+			return "", err
 		}
 	} else if len(e.Leaves) > 0 {
 		return "", notEvidence("a fork of one log needs no entries")
@@ -317,28 +316,27 @@ func (e *Evidence) fork() (string, error) {
 }
 
 // epochs checks what two checkpoints of different epochs need besides different roots:
-// that the later tree declares no later epoch among the entries that are compared. It is
-// done where the entry proves all by itself.
-func (e *Evidence) epochs() (what string, done bool, err error) {
+// that the later tree declares no later epoch among the entries that are compared, or
+// begins in one, which nothing can declare.
+func (e *Evidence) epochs() error {
 	base, first, ok := SplitOrigin(e.First.Checkpoint.Origin)
 	other, second, ok2 := SplitOrigin(e.Second.Checkpoint.Origin)
 	if !ok || !ok2 || base != other || first >= second {
-		return "", false, notEvidence("%q and %q are two logs, not one in two epochs, lower one first", e.First.Checkpoint.Origin, e.Second.Checkpoint.Origin)
+		return notEvidence("%q and %q are two logs, not one in two epochs, lower one first", e.First.Checkpoint.Origin, e.Second.Checkpoint.Origin)
 	}
 	if len(e.Leaves) != 1 {
-		return "", false, notEvidence("%d entries, want one that shows the later tree's epoch", len(e.Leaves))
+		return notEvidence("%d entries, want one that shows the later tree's epoch", len(e.Leaves))
 	}
 	l := &e.Leaves[0]
 	tip, err := At(l.Index, l.Entry)
-	switch {
-	case err != nil:
-		return "", false, notEvidence("%w", err)
-	case l.Index == 0 && tip.Epoch > first && e.First.Checkpoint.Size > 0:
-		return fmt.Sprintf("the tree of epoch %d begins with an entry of epoch %d, though the log was in epoch %d before", second, tip.Epoch, first), true, nil
-	case tip.Epoch > first || l.Index+1 < e.Size:
-		return "", false, notEvidence("entry %d, of epoch %d, does not show that the first %d entries are of epoch %d", l.Index, tip.Epoch, e.Size, first)
+	if err != nil {
+		return notEvidence("%w", err)
 	}
-	return "", false, nil
+	begins := l.Index == 0 && tip.Epoch > first
+	if !begins && (tip.Epoch > first || l.Index+1 < e.Size) {
+		return notEvidence("entry %d, of epoch %d, does not show that the first %d entries are of epoch %d", l.Index, tip.Epoch, e.Size, first)
+	}
+	return nil
 }
 
 // rootAt returns the root at a size in a checkpoint's tree, to which the proof leads.

@@ -155,10 +155,10 @@ func TestDamagedState(t *testing.T) {
 			case name != "hashes-0.1":
 				t.Fatalf("%s, byte %d may be changed", name, i)
 			}
-			// What lies in full tiles also stands for what is above them: that one is
-			// not needed before it is to prove something.
-			g := &follower{tb: t, m: m}
-			if _, err := g.round(newLog(100).with(190, "fork").files()); !errors.Is(err, monitor.ErrState) {
+			// Files are read as far as they are needed, and this one is not before it is
+			// to prove something.
+			f.now = newLog(100).with(190, "fork").files()
+			if _, err := m.Round(t.Context()); !errors.Is(err, monitor.ErrState) {
 				t.Fatalf("%s, byte %d: %v", name, i, err)
 			}
 		}

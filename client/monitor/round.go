@@ -276,21 +276,16 @@ func (r *round) laterEpoch(before, epoch uint64) error {
 	if err != nil {
 		return err
 	}
-	if begins == 0 {
-		first, err := r.leaf(0)
-		if err != nil {
-			return err
-		}
-		return r.misbehaved(&evidence.Evidence{First: r.state.note, Second: r.note, Size: 1, Leaves: []evidence.Leaf{first}})
-	}
 	common := min(begins, r.state.size())
-	if common > 0 {
-		e, equal, err := r.prefixes(common)
+	if r.state.size() > 0 {
+		// A chain that begins in the later epoch can't have declared it: it has nothing
+		// in common with one that began before.
+		e, equal, err := r.prefixes(max(common, 1))
 		if err != nil {
 			return err
 		}
 		if !equal {
-			l, err := r.leaf(begins - 1)
+			l, err := r.leaf(max(begins, 1) - 1)
 			if err != nil {
 				return err
 			}
