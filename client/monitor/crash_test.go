@@ -10,7 +10,7 @@ import (
 )
 
 // TestCrash crashes the monitor before each operation on its disk, with what is not
-// synced lost and kept, and starts it again: what was said to be verified still is, the
+// synced lost, kept, or kept in part, and starts it again: what was said to be verified still is, the
 // rounds that follow verify, and a fork of it is found.
 func TestCrash(t *testing.T) {
 	old := newLog(300)
@@ -48,15 +48,15 @@ func TestCrash(t *testing.T) {
 			}
 			return
 		}
-		for _, keep := range []bool{false, true} {
-			f := &follower{tb: t, policy: policy(base + "/0"), disk: d.afterCrash(keep)}
+		for _, left := range crashes {
+			f := &follower{tb: t, policy: policy(base + "/0"), disk: d.afterCrash(left)}
 			f.restart()
 			n := f.m.Verified()
 			switch {
 			case n == nil && done > 0:
-				t.Fatalf("operation %d (keep %v): all is forgotten after %d rounds", crashAt, keep, done)
+				t.Fatalf("operation %d (left %d): all is forgotten after %d rounds", crashAt, left, done)
 			case done > 0 && n.Checkpoint.Size != steps[done-1].note().Checkpoint.Size && n.Checkpoint.Size != steps[done].note().Checkpoint.Size:
-				t.Fatalf("operation %d (keep %v): verified is %d after %d rounds", crashAt, keep, n.Checkpoint.Size, done)
+				t.Fatalf("operation %d (left %d): verified is %d after %d rounds", crashAt, left, n.Checkpoint.Size, done)
 			case n != nil:
 				// It proves what it had verified by its own hashes.
 				had := steps[max(done, 1)-1]
@@ -67,7 +67,7 @@ func TestCrash(t *testing.T) {
 			}
 			for _, l := range steps[done:] {
 				if _, err := f.round(l.files()); err != nil && !errors.Is(err, monitor.ErrStale) {
-					t.Fatalf("operation %d (keep %v): %v", crashAt, keep, err)
+					t.Fatalf("operation %d (left %d): %v", crashAt, left, err)
 				}
 			}
 			f.good(last)
@@ -79,9 +79,20 @@ func TestCrash(t *testing.T) {
 			}
 			for _, n := range names {
 				if strings.HasPrefix(n, "hashes-0.") {
-					t.Errorf("operation %d (keep %v): %s is still there", crashAt, keep, n)
+					t.Errorf("operation %d (left %d): %s is still there", crashAt, left, n)
 				}
 			}
+		}
+		// The process ended, and the machine did not: what the next one finds is there
+		// after a crash of the machine too.
+		d.crashAt = 0
+		f := &follower{tb: t, policy: policy(base + "/0"), disk: d}
+		f.restart()
+		before := f.m.Verified()
+		f.disk = d.afterCrash(nothing)
+		f.restart()
+		if after := f.m.Verified(); (before == nil) != (after == nil) || before != nil && before.Checkpoint.Size != after.Checkpoint.Size {
+			t.Fatalf("operation %d: %v was verified, then %v", crashAt, before, after)
 		}
 	}
 }
@@ -100,8 +111,8 @@ func TestEvidenceIsSynced(t *testing.T) {
 		if !told && !errors.Is(err, errCrash) {
 			t.Fatal(err)
 		}
-		for _, keep := range []bool{false, true} {
-			f.disk = d.afterCrash(keep)
+		for _, left := range crashes {
+			f.disk = d.afterCrash(left)
 			f.restart()
 			if told {
 				b, err := f.disk.ReadFile(m.File)
@@ -144,7 +155,7 @@ func TestDamagedState(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range b {
-			d := good.afterCrash(true)
+			d := good.afterCrash(all)
 			d.names[name].data[i] ^= 0x10
 			m, err := open(d)
 			switch {
@@ -162,7 +173,7 @@ func TestDamagedState(t *testing.T) {
 				t.Fatalf("%s, byte %d: %v", name, i, err)
 			}
 		}
-		d := good.afterCrash(true)
+		d := good.afterCrash(all)
 		d.names[name].data = b[:len(b)-1]
 		if _, err := open(d); !errors.Is(err, monitor.ErrState) && name != "hashes-0.1" {
 			t.Errorf("%s, cut: %v", name, err)

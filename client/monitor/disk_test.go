@@ -32,17 +32,32 @@ func (d *disk) step() error {
 	return nil
 }
 
-// afterCrash is the directory that is found after a crash: with all that was written and
-// not synced, or with none of it.
-func (d *disk) afterCrash(keep bool) *disk {
+// leaves is what a crash leaves of what was written and not synced.
+type leaves int
+
+const (
+	nothing leaves = iota
+	all
+	// renames: the renamed state file, and no other file that was made since the
+	// directory was synced. Nothing orders the two.
+	renames
+)
+
+var crashes = []leaves{nothing, all, renames}
+
+// afterCrash is the directory that is found after a crash.
+func (d *disk) afterCrash(left leaves) *disk {
 	after := newDisk()
-	names := d.synced
-	if keep {
+	names := maps.Clone(d.synced)
+	switch f := d.names["state.json"]; {
+	case left == all:
 		names = d.names
+	case left == renames && f != nil:
+		names["state.json"] = f
 	}
 	for name, f := range names {
 		data := f.synced
-		if keep {
+		if left == all {
 			data = f.data
 		}
 		n := &file{slices.Clone(data), slices.Clone(data)}

@@ -83,6 +83,15 @@ func (l testLog) cut(n int) testLog {
 	return l
 }
 
+// cutAny is cut, also of leaves that are no headers.
+func (l testLog) cutAny(n int) testLog {
+	if l.base != foreign {
+		return l.cut(n)
+	}
+	l.entries = l.entries[:n:n]
+	return l
+}
+
 // seal adds an entry, which change may make a bad one.
 func (l *testLog) seal(kind, workspace, id string, change func(*chain.Header)) {
 	in := chain.SealInput{

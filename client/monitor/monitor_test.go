@@ -151,6 +151,21 @@ func TestAltered(t *testing.T) {
 	})
 }
 
+// TestAlteredLeaf: leaves that no rule of a chain holds in place are held by the root.
+func TestAlteredLeaf(t *testing.T) {
+	for name, l := range map[string]testLog{"opaque": testLog{base: foreign}.grown(300), "the last header": newLog(300)} {
+		t.Run(name, func(t *testing.T) {
+			other := l.cutAny(299).with(1, "other").files()
+			now := with(l.files(), "tile/entries/001.p/44", other["tile/entries/001.p/44"])
+			f := follow(t, policy(l.origin()))
+			f.fails(now, monitor.ErrTiles)
+			f.good(l.cutAny(299))
+			f.fails(now, monitor.ErrTiles)
+			f.good(l)
+		})
+	}
+}
+
 func without(f files, path string) files {
 	f = maps.Clone(f)
 	delete(f, path)
@@ -319,6 +334,21 @@ func TestEpochs(t *testing.T) {
 			}
 		})
 	}
+	t.Run("an epoch is left behind", func(t *testing.T) {
+		f := follow(t, policy(base+"/0"))
+		f.good(old)
+		first := old.recovered(290).grown(50)
+		f.good(first)
+		again := old
+		again.epoch = 1 // the survivor has seen no entry of that epoch
+		again = again.recovered(280).grown(5)
+		if r := f.good(again); r.Dropped != 61 || len(r.Epochs) != 1 || r.Epochs[0] != 2 {
+			t.Fatalf("%+v", r)
+		}
+		f.fails(old.files(), monitor.ErrStale)
+		f.fails(first.files(), monitor.ErrStale)
+		f.good(again.grown(300))
+	})
 	t.Run("from the later epoch on", func(t *testing.T) {
 		f := follow(t, policy(base+"/1"))
 		f.good(old.recovered(250).grown(100))
