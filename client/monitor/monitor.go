@@ -68,11 +68,13 @@ type Monitor struct {
 	store    store
 	progress func(done, total uint64)
 	state    *state // nil before the first checkpoint
+	// unsettled says that there may be kept checkpoints whose tree was never had.
+	unsettled bool
 }
 
 // Open reads the state directory, or begins one. The error wraps ErrState.
 func Open(cfg Config) (*Monitor, error) {
-	m := &Monitor{source: cfg.Source, policy: cfg.Policy, store: store{cfg.FS}, progress: cfg.Progress}
+	m := &Monitor{source: cfg.Source, policy: cfg.Policy, store: store{cfg.FS}, progress: cfg.Progress, unsettled: true}
 	if m.progress == nil {
 		m.progress = func(uint64, uint64) {}
 	}
@@ -142,6 +144,9 @@ func (m *Monitor) Round(ctx context.Context) (*Result, error) {
 		}
 		return nil, err
 	}
+	if err := r.settle(); err != nil {
+		return nil, err
+	}
 	return r.result, nil
 }
 
@@ -168,10 +173,14 @@ func (m *Monitor) Run(ctx context.Context, interval time.Duration, report func(*
 	}
 }
 
+// keptPrefix begins the names of kept checkpoints.
+const keptPrefix = "unmatched-"
+
 // keep keeps a checkpoint whose tree could not be had: once it is there, the log has to
 // stand by it.
 func (m *Monitor) keep(n *checkpoint.Note) error {
-	return m.keepFile("unmatched-"+nameOf(n)+".txt", n.Bytes())
+	m.unsettled = true
+	return m.keepFile(keptPrefix+nameOf(n)+".txt", n.Bytes())
 }
 
 // keepFile writes a file unless it is there. It is synced when keepFile returns.

@@ -141,6 +141,9 @@ func TestAltered(t *testing.T) {
 			}
 			f.restart()
 			f.good(l)
+			if names, err := f.disk.List(); err != nil || slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, "unmatched-") }) {
+				t.Errorf("what proved true is still there: %v, %v", names, err)
+			}
 		})
 	}
 	t.Run("leaf, at the first round", func(t *testing.T) {
@@ -149,6 +152,28 @@ func TestAltered(t *testing.T) {
 		f.fails(without(good, "tile/entries/002.p/88"), monitor.ErrTiles)
 		f.good(l)
 	})
+}
+
+// TestKept: a checkpoint whose tree the log never showed is evidence once it shows
+// another one.
+func TestKept(t *testing.T) {
+	seen := newLog(40)
+	hidden := newLog(45).with(30, "fork")
+	for name, restart := range map[string]bool{"running": false, "restarted": true} {
+		t.Run(name, func(t *testing.T) {
+			f := follow(t, policy(base+"/0"))
+			f.good(seen)
+			f.fails(files{"checkpoint": hidden.note().Bytes()}, monitor.ErrTiles)
+			f.good(newLog(60)) // it is not known yet
+			if restart {
+				f.restart()
+			}
+			f.caught(newLog(80).files(), evidence.Fork, hidden, newLog(80))
+			// The evidence has it now, and the log may go on.
+			f.restart()
+			f.good(newLog(81))
+		})
+	}
 }
 
 // TestAlteredLeaf: leaves that no rule of a chain holds in place are held by the root.

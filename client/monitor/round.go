@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
 
 	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/chain/checkpoint"
@@ -53,10 +54,7 @@ func (r *round) own() hashes { return hashes{r.store, r.state.generation} }
 // proofs. That of the log's tree leads to the signed root.
 func (r *round) prefixes(size uint64) (e *evidence.Evidence, equal bool, err error) {
 	e = &evidence.Evidence{First: r.state.note, Second: r.note, Size: size}
-	verified, first, err := r.prefix(size, r.state.note, r.own())
-	if errors.Is(err, ErrTiles) {
-		err = fmt.Errorf("monitor: %w: the hashes on disk are not those that were verified", ErrState)
-	}
+	verified, first, err := r.verifiedPrefix(size)
 	if err != nil {
 		return nil, false, err
 	}
@@ -66,6 +64,15 @@ func (r *round) prefixes(size uint64) (e *evidence.Evidence, equal bool, err err
 	}
 	e.FirstProof, e.SecondProof = first, second
 	return e, verified == theirs, nil
+}
+
+// verifiedPrefix is prefix of what was verified, by the hashes on disk.
+func (r *round) verifiedPrefix(size uint64) (chain.Hash, []chain.Hash, error) {
+	root, proof, err := r.prefix(size, r.state.note, r.own())
+	if errors.Is(err, ErrTiles) {
+		err = fmt.Errorf("monitor: %w: the hashes on disk are not those that were verified", ErrState)
+	}
+	return root, proof, err
 }
 
 // prefix is evidence.Prefix, and checks that the proof leads to the note's root.
@@ -375,4 +382,53 @@ func (r *round) earlierEpoch(epoch uint64) error {
 	}
 	e.Leaves = []evidence.Leaf{{Index: next.Start - 1, Entry: next.Before, Path: path}}
 	return r.misbehaved(e)
+}
+
+// settle holds what was verified against the checkpoints that were kept since their tree
+// could not be had. Those that prove true are removed, others are evidence.
+func (r *round) settle() error {
+	if !r.unsettled {
+		return nil
+	}
+	names, err := r.store.fs.List()
+	if err != nil {
+		return fmt.Errorf("monitor: %w: %w", ErrState, err)
+	}
+	open, lied := false, error(nil)
+	for _, name := range names {
+		if !strings.HasPrefix(name, keptPrefix) || strings.HasSuffix(name, newSuffix) {
+			continue
+		}
+		b, err := r.store.fs.ReadFile(name)
+		if err != nil {
+			return fmt.Errorf("monitor: %w: %w", ErrState, err)
+		}
+		kept, err := checkpoint.ParseNote(b)
+		if err != nil {
+			return fmt.Errorf("monitor: %w: %s is damaged: %w", ErrState, name, err)
+		}
+		c, verified := &kept.Checkpoint, &r.state.note.Checkpoint
+		if c.Origin != verified.Origin || c.Size > verified.Size {
+			open = true // of an epoch that ended, or of a tree that is still to come
+			continue
+		}
+		if c.Size > 0 {
+			root, proof, err := r.verifiedPrefix(c.Size)
+			if err != nil {
+				return err
+			}
+			if root != c.Root {
+				found := r.misbehaved(&evidence.Evidence{First: kept, Second: r.state.note, Size: c.Size, SecondProof: proof})
+				if m := (*MisbehaviourError)(nil); !errors.As(found, &m) {
+					return found
+				}
+				lied = found // the evidence has it now
+			}
+		}
+		if err := r.store.fs.Remove(name); err != nil {
+			return fmt.Errorf("monitor: %w: %w", ErrState, err)
+		}
+	}
+	r.unsettled = open
+	return lied
 }

@@ -23,6 +23,8 @@ import (
 const (
 	stateName    = "state.json"
 	stateVersion = 1
+	// newSuffix ends the name of a file that is being written.
+	newSuffix = ".new"
 )
 
 func hashesName(generation uint64, level int) string {
@@ -179,10 +181,10 @@ func (s store) clean(generation uint64) error {
 
 // replace writes a file whole: after a crash the old one is there or the new one.
 func (s store) replace(name string, b []byte) error {
-	if err := s.fs.WriteFile(name+".new", b); err != nil {
+	if err := s.fs.WriteFile(name+newSuffix, b); err != nil {
 		return err
 	}
-	if err := s.fs.Rename(name+".new", name); err != nil {
+	if err := s.fs.Rename(name+newSuffix, name); err != nil {
 		return err
 	}
 	return s.fs.SyncDir()
