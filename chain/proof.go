@@ -96,41 +96,61 @@ func VerifyConsistency(from, to uint64, fromRoot, toRoot Hash, proof []Hash) err
 	case len(proof) == 0:
 		return fmt.Errorf("%w: consistency proof is empty", ErrProof)
 	}
+	// The path begins at the old tree itself where that is one perfect
+	// subtree, whose root the verifier has.
+	if from&(from-1) == 0 {
+		proof = append([]Hash{fromRoot}, proof...)
+	}
+	fr, sr, err := ConsistencyRoots(from, to, proof)
+	switch {
+	case err != nil:
+		return err
+	case fr != fromRoot:
+		return fmt.Errorf("%w: consistency proof leads to another old root", ErrProof)
+	case sr != toRoot:
+		return fmt.Errorf("%w: consistency proof leads to another new root", ErrProof)
+	}
+	return nil
+}
+
+// ConsistencyRoots returns the roots that a consistency proof leads to: of the tree of
+// size from, which is at least 1, and of the tree of size to, which is larger, that
+// begins with it. Where from is a power of two the older root stands before the proof
+// of ConsistencyProof, which leaves it out. The error wraps ErrProof where there are
+// too few hashes or too many.
+//
+// Whoever knows the newer root to be signed, and finds that the proof leads to it, has
+// the one root that the older tree can have had: that of another is a contradiction.
+func ConsistencyRoots(from, to uint64, proof []Hash) (old, root Hash, err error) {
+	if from == 0 || from >= to {
+		return old, root, fmt.Errorf("%w: no roots of %d in %d", ErrProof, from, to)
+	}
+	if len(proof) == 0 {
+		return old, root, fmt.Errorf("%w: consistency proof is empty", ErrProof)
+	}
 	fn, sn := from-1, to-1
 	shift := bits.TrailingZeros64(^fn)
 	fn, sn = fn>>shift, sn>>shift
-	// The path begins at the old tree itself where that is one perfect
-	// subtree, whose root the verifier has.
-	fr := fromRoot
-	if from&(from-1) != 0 {
-		fr, proof = proof[0], proof[1:]
-	}
-	sr := fr
-	for _, p := range proof {
+	old, root = proof[0], proof[0]
+	for _, p := range proof[1:] {
 		if sn == 0 {
-			return fmt.Errorf("%w: consistency proof is too long", ErrProof)
+			return old, root, fmt.Errorf("%w: consistency proof is too long", ErrProof)
 		}
 		if fn&1 == 1 || fn == sn {
-			fr, sr = NodeHash(p, fr), NodeHash(p, sr)
+			old, root = NodeHash(p, old), NodeHash(p, root)
 			if fn&1 == 0 {
 				shift := bits.TrailingZeros64(fn)
 				fn, sn = fn>>shift, sn>>shift
 			}
 		} else {
-			sr = NodeHash(sr, p)
+			root = NodeHash(root, p)
 		}
 		fn, sn = fn>>1, sn>>1
 	}
 	if sn != 0 {
-		return fmt.Errorf("%w: consistency proof is too short", ErrProof)
+		return old, root, fmt.Errorf("%w: consistency proof is too short", ErrProof)
 	}
-	if fr != fromRoot {
-		return fmt.Errorf("%w: consistency proof leads to another old root", ErrProof)
-	}
-	if sr != toRoot {
-		return fmt.Errorf("%w: consistency proof leads to another new root", ErrProof)
-	}
-	return nil
+	return old, root, nil
 }
 
 // prover computes hashes of one proof; it keeps the tiles that it has read.

@@ -57,88 +57,106 @@ var errSilent = errors.New("failed")
 type code string
 
 const (
-	codeAddressInUse  code = "address_in_use"
-	codeClusterFile   code = "cluster_file"
-	codeConfiguration code = "configuration"
-	codeDataAccess    code = "data_access"
-	codeDataInUse     code = "data_in_use"
-	codeCorrupt       code = "corrupt"
-	codeDataMissing   code = "data_missing"
-	codeDiskFull      code = "disk_full"
-	codeExport        code = "export_format"
-	codeFailed        code = "failed"
-	codeFile          code = "file_access"
-	codeForeignData   code = "foreign_data"
-	codeFork          code = "fork"
-	codeGenesis       code = "genesis_mismatch"
-	codeHasState      code = "has_state"
-	codeInput         code = "other_input"
-	codeInterrupted   code = "interrupted"
-	codeNewerData     code = "newer_data"
-	codeNoGenesis     code = "no_genesis"
-	codeNoLedger      code = "no_ledger"
-	codeNotVerified   code = "not_verified"
-	codeOlderEpoch    code = "older_epoch"
-	codeOlderNote     code = "older_checkpoint"
-	codeOtherCluster  code = "other_cluster"
-	codeOtherLog      code = "other_log"
-	codeRaftBackend   code = "raft_log_backend"
-	codeRecovering    code = "recovery_interrupted"
-	codeNoRecovery    code = "not_recoverable"
-	codeReceipt       code = "receipt_format"
-	codeBadReceipt    code = "receipt_false"
-	codeNoQuorum      code = "no_quorum"
-	codePolicy        code = "policy_format"
-	codeRemoved       code = "removed"
-	codeTimeout       code = "timeout"
-	codeTLS           code = "tls_files"
-	codeUnknownNode   code = "unknown_node"
-	codeUnreachable   code = "unreachable"
-	codeUsage         code = "usage"
-	codeWrongSecret   code = "wrong_secret"
+	codeAddressInUse   code = "address_in_use"
+	codeBadReceipt     code = "receipt_false"
+	codeClusterFile    code = "cluster_file"
+	codeConfiguration  code = "configuration"
+	codeCorrupt        code = "corrupt"
+	codeDataAccess     code = "data_access"
+	codeDataInUse      code = "data_in_use"
+	codeDataMissing    code = "data_missing"
+	codeDiskFull       code = "disk_full"
+	codeEquivocation   code = "equivocation"
+	codeEvidence       code = "evidence_format"
+	codeExport         code = "export_format"
+	codeFailed         code = "failed"
+	codeFalseEvidence  code = "evidence_false"
+	codeFalseSignature code = "signature_false"
+	codeFile           code = "file_access"
+	codeForeignData    code = "foreign_data"
+	codeFork           code = "fork"
+	codeGenesis        code = "genesis_mismatch"
+	codeHasState       code = "has_state"
+	codeInput          code = "other_input"
+	codeInterrupted    code = "interrupted"
+	codeMonitorState   code = "monitor_state"
+	codeNewerData      code = "newer_data"
+	codeNoCheckpoint   code = "checkpoint_format"
+	codeNoGenesis      code = "no_genesis"
+	codeNoLedger       code = "no_ledger"
+	codeNoQuorum       code = "no_quorum"
+	codeNoRecovery     code = "not_recoverable"
+	codeNotVerified    code = "not_verified"
+	codeOlderEpoch     code = "older_epoch"
+	codeOlderNote      code = "older_checkpoint"
+	codeOtherCluster   code = "other_cluster"
+	codeOtherLog       code = "other_log"
+	codePolicy         code = "policy_format"
+	codeRaftBackend    code = "raft_log_backend"
+	codeReceipt        code = "receipt_format"
+	codeRecovering     code = "recovery_interrupted"
+	codeRemoved        code = "removed"
+	codeStale          code = "checkpoint_stale"
+	codeTLS            code = "tls_files"
+	codeTiles          code = "tiles_mismatch"
+	codeTimeout        code = "timeout"
+	codeUnknownNode    code = "unknown_node"
+	codeUnreachable    code = "unreachable"
+	codeUnsigned       code = "unsigned"
+	codeUsage          code = "usage"
+	codeWrongSecret    code = "wrong_secret"
 )
 
 // meanings documents the codes: docs/CLI.md is written from it.
 var meanings = map[code]string{
-	codeAddressInUse:  "another process listens at an address of the node",
-	codeClusterFile:   "the cluster file is missing or not valid",
-	codeConfiguration: "a node's configuration is not valid",
-	codeDataAccess:    "the data directory can't be read or written",
-	codeDataInUse:     "another process has the data directory open, or writes the same directory",
-	codeCorrupt:       "the disk changed what was written",
-	codeReceipt:       "the file is not a receipt",
-	codeBadReceipt:    "a receipt is not genuine: somebody altered or forged it",
-	codeNoQuorum:      "a checkpoint lacks signatures that the policy asks for",
-	codePolicy:        "the file is not a policy",
-	codeDataMissing:   "parts of the data directory are missing, or do not belong together",
-	codeDiskFull:      "there is no room on the disk",
-	codeExport:        "the file is not an export",
-	codeFailed:        "anything else; the message says what",
-	codeFile:          "a file that the command line names can't be read or written",
-	codeFork:          "two checkpoints of one log contradict each other",
-	codeForeignData:   "the directory is not a data directory of exonode",
-	codeGenesis:       "entry 0 is not the genesis that the data directory was made for",
-	codeHasState:      "the node was part of a cluster already",
-	codeInput:         "the input is not the one that the run was begun with",
-	codeInterrupted:   "the command was stopped before it was done",
-	codeNewerData:     "a newer exonode wrote the data",
-	codeNoGenesis:     "the chain has no entries: there is nothing to verify or to export",
-	codeNoLedger:      "the directory holds no ledger",
-	codeNotVerified:   "an answer of a node contradicts itself, or an earlier one",
-	codeOlderEpoch:    "the cluster was recovered from lost quorum without the node",
-	codeOlderNote:     "the newest final checkpoint that was told is older than the one that is published",
-	codeOtherLog:      "the directory holds another log, or files where a log's go",
-	codeOtherCluster:  "the data directory, or the peer, is of another cluster",
-	codeRaftBackend:   "the data directory's raft log is of the other --raft-log",
-	codeRecovering:    "a recovery from lost quorum was begun on the data directory and did not end",
-	codeNoRecovery:    "the cluster can't be recovered from this node",
-	codeRemoved:       "the node was removed from the cluster",
-	codeTimeout:       "--timeout was over, and nothing more is known",
-	codeTLS:           "a certificate or key can't be loaded",
-	codeUnknownNode:   "no member, or more than one, is called so",
-	codeUnreachable:   "no address answered",
-	codeUsage:         "the command line is wrong",
-	codeWrongSecret:   "the cluster file's secret is not the cluster's",
+	codeAddressInUse:   "another process listens at an address of the node",
+	codeBadReceipt:     "a receipt is not genuine: somebody altered or forged it",
+	codeClusterFile:    "the cluster file is missing or not valid",
+	codeConfiguration:  "a node's configuration is not valid",
+	codeCorrupt:        "the disk changed what was written",
+	codeDataAccess:     "the data directory can't be read or written",
+	codeDataInUse:      "another process has the data directory open, or writes the same directory",
+	codeDataMissing:    "parts of the data directory are missing, or do not belong together",
+	codeDiskFull:       "there is no room on the disk",
+	codeEquivocation:   "a log signed what can't be true, and the evidence is kept",
+	codeEvidence:       "the file is not evidence",
+	codeExport:         "the file is not an export",
+	codeFailed:         "anything else; the message says what",
+	codeFalseEvidence:  "a file that is said to be evidence proves nothing",
+	codeFalseSignature: "a checkpoint has a signature that is not genuine",
+	codeFile:           "a file that the command line names can't be read or written",
+	codeForeignData:    "the directory is not a data directory of exonode",
+	codeFork:           "two checkpoints of one log contradict each other",
+	codeGenesis:        "entry 0 is not the genesis that the data directory was made for",
+	codeHasState:       "the node was part of a cluster already",
+	codeInput:          "the input is not the one that the run was begun with",
+	codeInterrupted:    "the command was stopped before it was done",
+	codeMonitorState:   "a monitor's state directory is damaged, or can't be written",
+	codeNewerData:      "a newer exonode wrote the data",
+	codeNoCheckpoint:   "what a log has as its checkpoint is none",
+	codeNoGenesis:      "the chain has no entries: there is nothing to verify or to export",
+	codeNoLedger:       "the directory holds no ledger",
+	codeNoQuorum:       "a checkpoint lacks signatures that the policy asks for",
+	codeNoRecovery:     "the cluster can't be recovered from this node",
+	codeNotVerified:    "an answer of a node contradicts itself, or an earlier one",
+	codeOlderEpoch:     "the cluster was recovered from lost quorum without the node",
+	codeOlderNote:      "the newest final checkpoint that was told is older than the one that is published",
+	codeOtherCluster:   "the data directory, or the peer, is of another cluster",
+	codeOtherLog:       "the directory holds another log, or files where a log's go",
+	codePolicy:         "the file is not a policy",
+	codeRaftBackend:    "the data directory's raft log is of the other --raft-log",
+	codeReceipt:        "the file is not a receipt",
+	codeRecovering:     "a recovery from lost quorum was begun on the data directory and did not end",
+	codeRemoved:        "the node was removed from the cluster",
+	codeStale:          "a log shows an older checkpoint than before",
+	codeTLS:            "a certificate or key can't be loaded",
+	codeTiles:          "a log's tiles or entries are missing, or are not those of the tree that it signed",
+	codeTimeout:        "--timeout was over, and nothing more is known",
+	codeUnknownNode:    "no member, or more than one, is called so",
+	codeUnreachable:    "no address answered",
+	codeUnsigned:       "no log that the policy knows signed a checkpoint",
+	codeUsage:          "the command line is wrong",
+	codeWrongSecret:    "the cluster file's secret is not the cluster's",
 }
 
 // known gives codes to errors of other packages; the first that fits counts.

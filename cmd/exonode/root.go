@@ -84,7 +84,7 @@ command line or the configuration is wrong; 3 a node's store failed.`,
 		{"events", "Events and entries:", []*cobra.Command{
 			a.submitCommand(), a.getCommand(), a.listCommand(), a.tailCommand(), a.headCommand(), a.lookupCommand(), a.catalogCommand(),
 		}},
-		{"audit", "Audit:", []*cobra.Command{a.verifyCommand(), a.exportCommand(), a.checkpointCommand(), a.receiptCommand(), a.trustCommand(), a.benchCommand()}},
+		{"audit", "Audit:", []*cobra.Command{a.verifyCommand(), a.exportCommand(), a.checkpointCommand(), a.receiptCommand(), a.trustCommand(), a.monitorCommand(), a.evidenceCommand(), a.benchCommand()}},
 		{"cluster", "Cluster:", []*cobra.Command{a.statusCommand(), a.clusterCommand()}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
