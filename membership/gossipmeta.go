@@ -15,10 +15,6 @@ type Meta struct {
 	// Name is for people.
 	Name    string `json:"name"`
 	Version string `json:"version"`
-	// Lineage names the recovery from lost quorum that the node's chain goes back to:
-	// its epoch, a slash, and the beginning of its entry's hash. "" is none, or not
-	// known yet. Two of one epoch are two chains.
-	Lineage string `json:"lineage,omitempty"`
 	// Leaving says that the node goes for good or stops cleanly: what
 	// follows is no failure.
 	Leaving bool `json:"leaving,omitempty"`

@@ -34,7 +34,9 @@ type HandlerConfig struct {
 	// only ever joins.
 	Expect   int
 	Promises *Promises
-	Cluster  Cluster
+	// Lineage is Hello's.
+	Lineage string
+	Cluster Cluster
 	// Epoch is that of the local chain; nil is always 0.
 	Epoch func() uint64
 	// Allowed reports whether a node id was not removed.
@@ -103,6 +105,7 @@ func (h *Handler) introduction() Hello {
 		Self:    h.cfg.Self,
 		Expect:  h.cfg.Expect,
 		State:   Forming,
+		Lineage: h.cfg.Lineage,
 		Peers:   h.Callers(),
 	}
 	if p := h.cfg.Promises.Held(); p != nil {

@@ -48,6 +48,10 @@ type Hello struct {
 	// Members is a member's latest configuration, and Epoch that of its chain.
 	Members []Member `json:"members,omitempty"`
 	Epoch   uint64   `json:"epoch,omitempty"`
+	// Lineage names the recovery from lost quorum that the node's chain went back to
+	// when it started: its epoch, a slash, and the beginning of its entry's hash. "" is
+	// none. Two of one epoch are two chains.
+	Lineage string `json:"lineage,omitempty"`
 	// Peers are addresses of other nodes that it heard of: so one seed is
 	// enough for all to find each other.
 	Peers []string `json:"peers,omitempty"`

@@ -50,10 +50,9 @@ func (n *Node) openGossip() error {
 		config.Advertise = netip.AddrPortFrom(ip, bind.Port())
 	}
 	config.Meta = membership.Meta{ServerID: string(n.host.id), Name: n.cfg.Name, Version: n.cfg.Version}
-	if config.Meta.Lineage, err = n.recoveredBy(); err != nil {
+	if n.lineage, err = n.recoveredBy(); err != nil {
 		return err
 	}
-	n.lineage = config.Meta.Lineage
 	if host != "" {
 		config.Meta.PeerAddr = net.JoinHostPort(host, strconv.Itoa(peer.Port))
 		config.Meta.APIAddr = n.apiAddrAt(host)
@@ -118,7 +117,8 @@ func (n *Node) runMembership(ctx context.Context) error {
 	var told []string // addresses that others told of
 	for {
 		pace := regossip
-		if missing := n.unheard(); len(missing) > 0 {
+		// A recovered node looks for others that were recovered beside it.
+		if missing := n.unheard(); len(missing) > 0 || n.lineage != "" {
 			told = n.look(ctx, missing, told)
 			if n.members.Leader() == "" {
 				pace = lookAgain
@@ -185,6 +185,7 @@ func (n *Node) look(ctx context.Context, missing, told []string) []string {
 			continue
 		}
 		answered[h.Self.NodeID] = true
+		n.checkLineage(&h)
 		if slices.Contains(missing, h.Self.NodeID) {
 			gossip = append(gossip, h.Self.GossipAddr)
 		}

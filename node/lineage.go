@@ -8,7 +8,7 @@ import (
 	"github.com/exonode/exonode/membership"
 )
 
-// recoveredBy is this node's membership.Meta.Lineage.
+// recoveredBy is this node's membership.Hello.Lineage.
 func (n *Node) recoveredBy() (string, error) {
 	view := n.fsm.View()
 	key, ok := view.RecoveryKey()
@@ -29,14 +29,14 @@ func (n *Node) recoveredBy() (string, error) {
 // checkLineage looks whether another node goes back to another recovery of the same epoch:
 // two survivors of lost quorum were both recovered, each by itself. Both go on, since
 // neither can know which of the two people meant; but they say so.
-func (n *Node) checkLineage(nodeID string, meta membership.Meta) {
+func (n *Node) checkLineage(h *membership.Hello) {
 	mine, _, recovered := strings.Cut(n.lineage, "/")
-	theirs, _, there := strings.Cut(meta.Lineage, "/")
-	if !recovered || !there || mine != theirs || meta.Lineage == n.lineage {
+	theirs, _, there := strings.Cut(h.Lineage, "/")
+	if !recovered || !there || mine != theirs || h.Lineage == n.lineage {
 		return
 	}
-	text := fmt.Sprintf("two recoveries made two chains of epoch %s: node %s (%s at %s) goes on from another than this node; stop one of the two, and let its machine join the other with an empty data directory",
-		mine, nodeID, meta.Name, meta.PeerAddr)
+	text := fmt.Sprintf("two recoveries made two chains of epoch %s: node %s at %s goes on from another than this node; stop one of the two, and let its machine join the other with an empty data directory",
+		mine, h.Self.NodeID, h.Self.PeerAddr)
 	if n.split.Swap(text) != text {
 		n.log.Error(text)
 	}

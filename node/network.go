@@ -99,7 +99,7 @@ func (n *Node) openMembership() (err error) {
 		return err
 	}
 	n.handler, err = membership.NewHandler(membership.HandlerConfig{
-		Self: n.self, Genesis: n.cfg.Cluster.Hash, Expect: n.cfg.Discovery.Expect, Promises: n.promises,
+		Self: n.self, Genesis: n.cfg.Cluster.Hash, Expect: n.cfg.Discovery.Expect, Promises: n.promises, Lineage: n.lineage,
 		Cluster: clusterView{n}, Epoch: n.epoch, Allowed: func(id string) bool { return !n.members.Removed(id) },
 		Heard: n.members.moved, Log: n.log,
 	})

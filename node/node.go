@@ -90,7 +90,7 @@ type Node struct {
 	leaveOnce sync.Once
 	// leaving counts calls of Leave at work or done: they stop the node.
 	leaving atomic.Int32
-	// lineage is membership.Meta's as this node began with it, and split what it heard of
+	// lineage is membership.Hello's as this node began with it, and split what it heard of
 	// another one: "" is nothing.
 	lineage string
 	split   atomic.Value // string

@@ -117,7 +117,6 @@ func (n *Node) gossiped(e membership.GossipEvent) {
 		return
 	}
 	n.members.locate(e.NodeID, e.Meta.PeerAddr)
-	n.checkLineage(e.NodeID, e.Meta)
 	if e.State == e.Before {
 		return
 	}

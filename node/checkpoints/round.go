@@ -38,8 +38,7 @@ func (s *Service) round(ctx context.Context, wg *sync.WaitGroup, asked bool) {
 	}
 	note, err := s.sign(view, size)
 	if err != nil {
-		// A larger tree was signed before: this node is not there again yet.
-		if !errors.Is(err, signing.ErrOlder) {
+		if errors.Is(err, signing.ErrContradicts) || errors.Is(err, signing.ErrBroken) {
 			s.cfg.Log.Error("no checkpoint signed", "size", size, "error", err)
 		}
 		s.note(err.Error(), nil)
