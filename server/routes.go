@@ -68,7 +68,7 @@ func (s *Server) routes() http.Handler {
 	public.HandleFunc("GET /readyz", readyz(s.cfg.Node))
 	// A web page of another origin must not write through its visitor's
 	// browser; requests of other programs are not concerned.
-	public.Handle("/", http.NewCrossOriginProtection().Handler(s.authenticate(private, options)))
+	public.Handle("/", http.NewCrossOriginProtection().Handler(s.authenticate(knownMethods(private), options)))
 	return s.recovered(public)
 }
 

@@ -507,3 +507,26 @@ func TestRequestsNotDecoded(t *testing.T) {
 		w.Close()
 	}
 }
+
+// TestUnknownMethod: a method that there is not is answered with its code, in whatever
+// protocol it was called.
+func TestUnknownMethod(t *testing.T) {
+	r := start(t, nil)
+	for name, header := range map[string]map[string]string{
+		"connect json": {"Content-Type": "application/json"},
+		"plain":        nil,
+	} {
+		res, body := r.do(t, "POST", "/exonode.v1.LedgerService/Nope", header, strings.NewReader("{}"))
+		if res.StatusCode != http.StatusNotFound && res.StatusCode != http.StatusNotImplemented || !strings.Contains(body, "unimplemented") || !strings.Contains(body, "LedgerService/Nope") {
+			t.Errorf("%s: %s %s", name, res.Status, body)
+		}
+	}
+	for name, options := range protocols {
+		if name == "http get" {
+			continue
+		}
+		c := connect.NewClient[exonodev1.HeadRequest, exonodev1.HeadResponse](r.http, r.url+"/exonode.v1.LedgerService/Nope", options...)
+		_, err := c.CallUnary(t.Context(), connect.NewRequest(&exonodev1.HeadRequest{}))
+		wantCode(t, err, api.Unimplemented)
+	}
+}

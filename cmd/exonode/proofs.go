@@ -185,11 +185,13 @@ ones that are proved. The exit status is 1 where anything of that does not hold.
 	}
 	cmd.Flags().StringVar(&policyFile, "policy", "", "policy `file`: the log's keys, the witnesses', and the quorum")
 	operands(cmd, "policy")
-	_ = cmd.MarkFlagRequired("policy")
 	return cmd
 }
 
 func readTrustPolicy(file string) (*checkpoint.Policy, error) {
+	if file == "" {
+		return nil, usagef("--policy is missing: name the policy file; \"exonode trust export\" writes one")
+	}
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return nil, misuse(codeFile, "\"exonode trust export\" writes one", fmt.Errorf("read the policy: %w", err))
@@ -364,7 +366,6 @@ policy names vouches for it, and a new one must come from somebody you trust.`,
 	cmd.Flags().StringVar(&policyFile, "policy", "", "policy `file` that you trust")
 	cmd.Flags().StringVar(&out, "out", "", "`file` to write the newest policy to (default: standard output)")
 	operands(cmd, "policy", "out")
-	_ = cmd.MarkFlagRequired("policy")
 	return cmd
 }
 
