@@ -78,9 +78,6 @@ the sequence of its entry.`,
 			if lines, err := f.manyLines(cmd, a.stdin); err != nil {
 				return err
 			} else if lines {
-				if f.wait == waitFinal {
-					return usagef("--wait=final is for one event: `exonode checkpoint --size N` waits for all entries below N, and --acks tells the sequences")
-				}
 				return a.submitLines(cmd.Context(), &f)
 			}
 			if cmd.Flags().Changed("id") && f.id == "" {

@@ -25,6 +25,9 @@ type linesRun struct {
 	bar   progress
 	input *countingReader
 	acks  bool // print them
+	// size is the least tree that has all entries that were acknowledged; one goroutine
+	// uses it.
+	size uint64
 
 	// mu guards lines: the numbers of the lines that were handed to the pump
 	// and are not answered yet, with their ids.
@@ -58,6 +61,19 @@ type linesResult struct {
 	Refused    uint64  `json:"refused"`
 	Resumed    uint64  `json:"resumed_after,omitempty"`
 	Seconds    float64 `json:"seconds"`
+	// Final is the size of a final checkpoint's tree that has all of them.
+	Final uint64 `json:"final,omitempty"`
+}
+
+// awaitFinal waits, for --timeout, until a final checkpoint has a tree of at least a size.
+func (a *app) awaitFinal(ctx context.Context, c *client.Client, size uint64) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	n, err := c.Checkpoint(ctx, size)
+	if err != nil {
+		return 0, err
+	}
+	return n.Checkpoint.Size, nil
 }
 
 func (a *app) submitLines(ctx context.Context, f *submitFlags) (err error) {
@@ -91,6 +107,12 @@ func (a *app) submitLines(ctx context.Context, f *submitFlags) (err error) {
 		}
 		return err
 	}
+	if f.wait == waitFinal && r.size > 0 {
+		if result.Final, err = a.awaitFinal(ctx, c, r.size); err != nil {
+			a.note("%d events are sealed, and not all final yet", result.Sealed)
+			return err
+		}
+	}
 	if err := r.summary(result); err != nil {
 		return err
 	}
@@ -108,6 +130,9 @@ func (r *linesRun) summary(s linesResult) error {
 	took := "nothing was left to do"
 	if done := total - s.Resumed; done > 0 {
 		took = fmt.Sprintf("in %.1f s (%.0f events/s)", s.Seconds, float64(done)/max(s.Seconds, 1e-6))
+	}
+	if s.Final > 0 {
+		took += fmt.Sprintf("; all final in the checkpoint of %d entries", s.Final)
 	}
 	_, err := fmt.Fprintf(r.a.stdout, "%d events: %d sealed, %d duplicates, %d refused, %s\n", total, s.Sealed, s.Duplicates, s.Refused, took)
 	return err
@@ -202,6 +227,9 @@ func (r *linesRun) acked(_ uint64, ack client.Ack, err error) error {
 		if err := r.accept(h.line, ack); err != nil {
 			return err
 		}
+	}
+	if err == nil {
+		r.size = max(r.size, ack.Sequence+1)
 	}
 	switch {
 	case err != nil:
