@@ -42,8 +42,11 @@ const (
 	Any      = "any"
 	All      = "all"
 	Minority = "minority" // some that are no quorum
-	Majority = "majority" // the others of the last minority, or some that are
+	Majority = "majority" // the others of the last minority; where there was none, more than half
 )
+
+// selectors are all of them, for people.
+var selectors = []string{Leader, Follower, Any, Minority, Majority, All}
 
 // verb says how an action is written.
 type verb struct {
@@ -57,8 +60,11 @@ var verbs = map[string]verb{
 		if len(w) < 2 {
 			return errWords
 		}
-		for _, g := range w {
-			a.Groups = append(a.Groups, strings.Split(g, ","))
+		for len(w) > 0 {
+			var err error
+			if w, err = a.take(w); err != nil {
+				return err
+			}
 		}
 		return overlap(a.Groups, true)
 	}},

@@ -143,6 +143,8 @@ type NodeSample struct {
 	Name string `json:"name"`
 	// Up says that its process runs, and is not paused.
 	Up bool `json:"up"`
+	// Paused says that its process stands still.
+	Paused bool `json:"paused,omitempty"`
 	// Answered says that it told the rest of this within the sample's time.
 	Answered bool `json:"answered,omitempty"`
 	// Leads says that it says that it leads.

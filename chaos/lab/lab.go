@@ -97,6 +97,7 @@ type process struct {
 	done     chan struct{} // closed once the process was waited for
 	err      error         // of Wait; valid once done is closed
 	wanted   bool          // somebody here stopped it
+	ended    time.Time     // when it was waited for; valid once done is closed
 }
 
 // labFile keeps the nodes of a lab in its directory.
@@ -376,7 +377,7 @@ func (l *Lab) run(name string, args []string) (*process, error) {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	go func() { // ends with the process
-		p.err = p.cmd.Wait()
+		p.err, p.ended = p.cmd.Wait(), time.Now()
 		log.Close()
 		close(p.done)
 		l.mu.Lock()
@@ -470,6 +471,17 @@ func (l *Lab) PID(name string) (int, error) {
 func (l *Lab) Running(name string) bool {
 	_, err := l.running(name, false)
 	return err == nil
+}
+
+// Crashed is when a node's last process ended by a SIGKILL that did not come from here, as
+// one does that was told to crash at a point; the zero time where it did not.
+func (l *Lab) Crashed(name string) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p := l.procs[name]; p != nil && p.isDone() && !p.wanted && killed(p.err) {
+		return p.ended
+	}
+	return time.Time{}
 }
 
 // readyEvery is how often a node is asked whether it is ready.
