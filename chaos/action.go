@@ -296,6 +296,35 @@ func Verbs() []string {
 // Usage is how an action of a verb is written.
 func Usage(name string) string { return verbs[name].usage }
 
+// fits returns an error where an action can't be carried out on n nodes, n1 to nN, whoever
+// its selectors turn out to be.
+func (a *Action) fits(n int) error {
+	least, why := 1, ""
+	for _, selector := range slices.Concat(a.Groups...) {
+		need := map[string]int{Follower: 2, Minority: 3}[selector]
+		if need == 0 && !slices.Contains(selectors, selector) {
+			digits, named := strings.CutPrefix(selector, "n")
+			number, err := strconv.Atoi(digits)
+			if !named || err != nil || number < 1 || strconv.Itoa(number) != digits {
+				return fmt.Errorf("%q is neither a node, such as n1, nor one of %s", selector, strings.Join(selectors, ", "))
+			}
+			need = number
+		}
+		if need > least {
+			least, why = need, "there is no "+selector
+		}
+	}
+	if a.link() != (faults.Link{}) || a.Verb == "transfer" {
+		if least < 2 {
+			least, why = 2, a.Verb+" is between nodes"
+		}
+	}
+	if n < least {
+		return fmt.Errorf("%s: of %s %s", a, plural(n, "node", "nodes"), why)
+	}
+	return nil
+}
+
 // link is what the action does to each link that it concerns.
 func (a *Action) link() faults.Link {
 	switch a.Verb {

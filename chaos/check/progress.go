@@ -10,8 +10,8 @@ import (
 	"github.com/exonode/exonode/chaos/history"
 )
 
-// calm is the kind of the time before the first fault.
-const calm = "calm"
+// Calm is the kind of the time before the first fault.
+const Calm = "calm"
 
 // phase is the time from one fault, or what mends it, to the next.
 type phase struct {
@@ -21,7 +21,7 @@ type phase struct {
 
 // phases divides the run by its faults.
 func (r *run) phases() []phase {
-	p := phase{kind: calm, text: "before the first fault", to: r.h.Length}
+	p := phase{kind: Calm, text: "before the first fault", to: r.h.Length}
 	var all []phase
 	faults := slices.Clone(r.h.Faults)
 	slices.SortStableFunc(faults, func(a, b history.Fault) int { return cmp.Compare(a.At, b.At) })

@@ -26,6 +26,9 @@ const (
 	Member Kind = "member" // changes the cluster: join, leave, remove, transfer
 )
 
+// Kinds are all kinds.
+func Kinds() []Kind { return []Kind{Append, Head, Lookup, Get, Member} }
+
 // Consistency is how fresh a read was asked to be.
 type Consistency string
 
