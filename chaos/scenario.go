@@ -77,6 +77,9 @@ const (
 	defaultFor    = 4 * time.Second
 )
 
+// MaxNodes is how many nodes a scenario begins with at most.
+const MaxNodes = 9
+
 //go:embed scenarios/*.yaml
 var builtIn embed.FS
 
@@ -156,13 +159,19 @@ func (s *Scenario) SetFaults(kinds []string) {
 	s.Random = &r
 }
 
+// Faults is how many faults come by a seed: none where the length is too short for any.
+func (s *Scenario) Faults(seed uint64) (int, error) {
+	plan, err := s.Schedule(seed)
+	return countFaults(plan), err
+}
+
 // Breaks reports whether the scenario has faults.
 func (s *Scenario) Breaks() bool { return len(s.Steps) > 0 || s.Random != nil }
 
 // Validate names the first field that can't be carried out.
 func (s *Scenario) Validate() error {
-	if s.Nodes < 1 || s.Nodes > 9 {
-		return fmt.Errorf("%w: nodes is %d, want 1 to 9", ErrScenario, s.Nodes)
+	if s.Nodes < 1 || s.Nodes > MaxNodes {
+		return fmt.Errorf("%w: nodes is %d, want 1 to %d", ErrScenario, s.Nodes, MaxNodes)
 	}
 	if s.Length <= 0 {
 		return fmt.Errorf("%w: length is %v, want more than 0", ErrScenario, s.Length)

@@ -103,13 +103,16 @@ type process struct {
 // labFile keeps the nodes of a lab in its directory.
 const labFile = "lab.json"
 
+// MaxNodes is how many nodes a lab has at most.
+const MaxNodes = 15
+
 // New prepares a lab; nothing runs yet.
 func New(ctx context.Context, cfg Config) (_ *Lab, err error) {
 	if cfg.Nodes == 0 {
 		cfg.Nodes = 3
 	}
-	if cfg.Nodes < 1 || cfg.Nodes > 15 {
-		return nil, fmt.Errorf("a lab has 1 to 15 nodes, not %d", cfg.Nodes)
+	if cfg.Nodes < 1 || cfg.Nodes > MaxNodes {
+		return nil, fmt.Errorf("a lab has 1 to %d nodes, not %d", MaxNodes, cfg.Nodes)
 	}
 	if cfg.Environment == "" {
 		cfg.Environment = "development"
