@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -148,7 +149,7 @@ func (a *app) chaosRun(ctx context.Context, f *chaosRunFlags, args []string) err
 	if f.against {
 		cfg.Addrs = a.addrs
 	}
-	fmt.Fprintf(a.stderr, "%s; seed %d\n", s.Title, seed)
+	fmt.Fprintf(a.stderr, "%s; seed %d\n", cmp.Or(s.Title, name), seed)
 	result, err := chaos.Run(ctx, cfg)
 	if err != nil {
 		return err
