@@ -360,7 +360,9 @@ func (c *Controller) Revive(ctx context.Context) ([]string, error) {
 // once.
 func (c *Controller) held(name string) bool {
 	return slices.ContainsFunc(c.active, func(a *Active) bool {
-		stops := a.Verb == "kill" || a.Verb == "disk" && a.Disk != "slow" || a.Verb == "crash"
+		stops := a.Verb == "kill" || a.Verb == "disk" && a.Disk != "slow"
+		// What is down for another reason comes up armed.
+		stops = stops || a.Verb == "crash" && slices.Contains(c.crashed[a.ID], name)
 		return stops && slices.Contains(a.Nodes, name)
 	})
 }

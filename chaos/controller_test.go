@@ -183,6 +183,10 @@ func TestCrashed(t *testing.T) {
 	if got := texts(c); !strings.HasPrefix(got[0], "n1 crashed before-append") || !slices.Equal(c.Crashed(act), []string{"n1"}) {
 		t.Errorf("once n1 came there: %q", got)
 	}
+	// What is down for another reason comes up, and n1 does not.
+	if started, err := c.Revive(t.Context()); err != nil || !slices.Equal(started, []string{"n3"}) || !l.Running("n3") || l.Running("n1") {
+		t.Errorf("%v are started, %v", started, err)
+	}
 	// It is started again by name as others are, and its like stay armed.
 	mustDo(t, c, "start n1")
 	if !l.Running("n1") {

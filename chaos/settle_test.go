@@ -16,7 +16,7 @@ func TestStartsMended(t *testing.T) {
 		t.Fatal(err)
 	}
 	act := &Active{Action: a, ID: 1, Nodes: []string{"n1"}, groups: a.Groups}
-	c.active = []*Active{act}
+	c.active, c.crashed[1] = []*Active{act}, []string{"n1"}
 	if _, err := c.arrange(); err != nil || l.Running("n1") {
 		t.Fatalf("a node that an action has crash: runs %v, %v", l.Running("n1"), err)
 	}
