@@ -28,7 +28,8 @@ type Action struct {
 	// Disk is what happens to it: slow, hang, eio, enospc; Store to what of it.
 	Disk  string
 	Store faults.Store
-	// Point is where a node crashes, after passing it so often.
+	// Point is where a node crashes, after passing it so often: 0 is the first time
+	// that it comes there.
 	Point faults.Point
 	After int
 }
@@ -41,8 +42,11 @@ const (
 	Any      = "any"
 	All      = "all"
 	Minority = "minority" // some that are no quorum
-	Majority = "majority" // the others of the last minority, or some that are
+	Majority = "majority" // the others of the last minority; where there was none, more than half
 )
+
+// selectors are all of them, for people.
+var selectors = []string{Leader, Follower, Any, Minority, Majority, All}
 
 // verb says how an action is written.
 type verb struct {
@@ -56,19 +60,42 @@ var verbs = map[string]verb{
 		if len(w) < 2 {
 			return errWords
 		}
-		for _, g := range w {
-			a.Groups = append(a.Groups, strings.Split(g, ","))
+		for len(w) > 0 {
+			var err error
+			if w, err = a.take(w); err != nil {
+				return err
+			}
+		}
+		return overlap(a.Groups, true)
+	}},
+	"isolate": {"isolate NODES", func(a *Action, w []string) error {
+		if err := oneGroup(a, w); err != nil {
+			return err
+		}
+		if slices.Contains(a.Groups[0], All) {
+			return errNoOthers
 		}
 		return nil
 	}},
-	"isolate": {"isolate NODES", oneGroup},
-	"oneway":  {"oneway FROM TO", twoGroups},
+	"oneway": {"oneway FROM TO", func(a *Action, w []string) error {
+		if err := twoGroups(a, w); err != nil {
+			return err
+		}
+		from, to := a.Groups[0], a.Groups[1]
+		if len(from) == 1 && slices.Equal(from, to) && !byChance(from[0]) && from[0] != All {
+			return errToItself
+		}
+		return nil
+	}},
 	"slow": {"slow NODES DELAY [JITTER]", func(a *Action, w []string) (err error) {
 		if w, err = a.take(w); err != nil || len(w) == 0 || len(w) > 2 {
 			return or(err)
 		}
 		if a.Delay, err = time.ParseDuration(w[0]); err == nil && len(w) == 2 {
 			a.Jitter, err = time.ParseDuration(w[1])
+		}
+		if err == nil && a.Delay == 0 && a.Jitter == 0 {
+			return errors.New("a link that is 0 slower is as it was: give a delay such as 100ms")
 		}
 		return err
 	}},
@@ -78,7 +105,9 @@ var verbs = map[string]verb{
 		if w, err = a.take(w); err != nil || len(w) != 1 {
 			return or(err)
 		}
-		a.Rate, err = strconv.ParseInt(w[0], 10, 64)
+		if a.Rate, err = strconv.ParseInt(w[0], 10, 64); err == nil && a.Rate <= 0 {
+			return fmt.Errorf("%d bytes a second: want at least 1; to cut a link altogether there are isolate and partition", a.Rate)
+		}
 		return err
 	}},
 	"kill":  {"kill NODES", oneGroup},
@@ -95,6 +124,9 @@ var verbs = map[string]verb{
 			}
 			if a.Delay, err = time.ParseDuration(w[0]); err != nil {
 				return err
+			}
+			if a.Delay <= 0 {
+				return fmt.Errorf("a disk that is %v slower: want more than 0, such as 50ms", a.Delay)
 			}
 			w = w[1:]
 		case "hang", "eio", "enospc":
@@ -152,7 +184,35 @@ var verbs = map[string]verb{
 	}},
 }
 
-var errWords = errors.New("the words do not fit")
+var (
+	errWords    = errors.New("the words do not fit")
+	errNoOthers = errors.New("there are no others that they would be cut from; every link is cut by a partition with each node as a group")
+	errToItself = errors.New("what a node sends to itself goes over no link")
+)
+
+// byChance reports whether a selector means another node each time that it is resolved.
+func byChance(selector string) bool { return selector == Any || selector == Follower }
+
+// overlap returns an error where groups have a node in common: it would be cut from
+// itself. Selectors that chance resolves are not, before they are resolved.
+func overlap(groups [][]string, selectors bool) error {
+	seen := make(map[string]int)
+	for i, g := range groups {
+		for _, name := range g {
+			if selectors && byChance(name) {
+				continue
+			}
+			if other, ok := seen[name]; ok && other != i {
+				return fmt.Errorf("%s is in two groups, and can't be cut from itself", name)
+			}
+			seen[name] = i
+			if selectors && name == All && len(groups) > 1 {
+				return errNoOthers
+			}
+		}
+	}
+	return nil
+}
 
 func or(err error) error {
 	if err == nil {
@@ -235,6 +295,35 @@ func Verbs() []string {
 
 // Usage is how an action of a verb is written.
 func Usage(name string) string { return verbs[name].usage }
+
+// fits returns an error where an action can't be carried out on n nodes, n1 to nN, whoever
+// its selectors turn out to be.
+func (a *Action) fits(n int) error {
+	least, why := 1, ""
+	for _, selector := range slices.Concat(a.Groups...) {
+		need := map[string]int{Follower: 2, Minority: 3}[selector]
+		if need == 0 && !slices.Contains(selectors, selector) {
+			digits, named := strings.CutPrefix(selector, "n")
+			number, err := strconv.Atoi(digits)
+			if !named || err != nil || number < 1 || strconv.Itoa(number) != digits {
+				return fmt.Errorf("%q is neither a node, such as n1, nor one of %s", selector, strings.Join(selectors, ", "))
+			}
+			need = number
+		}
+		if need > least {
+			least, why = need, "there is no "+selector
+		}
+	}
+	if a.link() != (faults.Link{}) || a.Verb == "transfer" {
+		if least < 2 {
+			least, why = 2, a.Verb+" is between nodes"
+		}
+	}
+	if n < least {
+		return fmt.Errorf("%s: of %s %s", a, plural(n, "node", "nodes"), why)
+	}
+	return nil
+}
 
 // link is what the action does to each link that it concerns.
 func (a *Action) link() faults.Link {

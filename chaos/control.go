@@ -98,7 +98,11 @@ func controlHandler(l *lab.Lab, c *Controller, stop func()) http.Handler {
 			return
 		}
 		_, text, err := c.Do(r.Context(), a)
-		if err != nil {
+		switch {
+		case errors.Is(err, ErrAction):
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		case err != nil:
 			http.Error(w, err.Error(), http.StatusConflict)
 			return
 		}
@@ -228,7 +232,7 @@ func (r *Remote) call(ctx context.Context, method, path, body string) ([]byte, e
 	case err != nil:
 		return nil, fmt.Errorf("read the supervisor's answer: %w", err)
 	case resp.StatusCode == http.StatusBadRequest:
-		return nil, fmt.Errorf("%w: %s", ErrAction, strings.TrimSpace(string(text)))
+		return nil, fmt.Errorf("%w: %s", ErrAction, strings.TrimPrefix(strings.TrimSpace(string(text)), ErrAction.Error()+": "))
 	case resp.StatusCode >= 300:
 		return nil, errors.New(strings.TrimSpace(string(text)))
 	}

@@ -17,42 +17,62 @@ import (
 	"github.com/exonode/exonode/client"
 )
 
-// Controller carries actions out on a lab. Its methods are safe for concurrent use;
-// actions are carried out one after the other.
+// Controller carries actions out on a lab. Its methods are safe for concurrent use: what
+// waits for the cluster, such as an action on a leader that there is not, holds up
+// nothing else.
 type Controller struct {
-	lab   *lab.Lab
-	admin *client.Client
-	rand  *rand.Rand // under mu
+	lab  *lab.Lab
+	rand *rand.Rand // under mu
 
-	mu sync.Mutex // guards the fields below, and is held while an action is carried out
+	// mu guards the fields below. It is held while it is decided what is wrong with
+	// whom, and while processes are ended and started, never while a node is asked or
+	// told something.
+	mu    sync.Mutex
+	admin *client.Client
+	// replaced are the clients before admin, which may still be in use.
+	replaced []*client.Client
 	// ids are the node ids, by the lab's names, of nodes that ever answered.
 	ids map[string]string
-	// active are the actions that were carried out and not undone, in order.
+	// active are the actions that were carried out and not undone, in order. What they
+	// point to is never changed, only replaced.
 	active []*Active
+	// last is the ID of the newest action.
+	last int
+	// crashed are the nodes that reached the point of an action, by its ID.
+	crashed map[int][]string
 	// minority is the last one that was selected.
 	minority []string
 	// gone are nodes that were taken out of the cluster for good.
 	gone map[string]bool
-	// changing is held by the one change of the members that is under way, which
-	// takes mu for moments only.
+	// telling has a lock for each node, held while it is told its plan: the last that
+	// it is told is the newest.
+	telling map[string]*sync.Mutex
+
+	// changing is held by the one change of the members that is under way.
 	changing sync.Mutex
 }
 
 // Active is an action that was carried out.
 type Active struct {
 	Action
+	// ID tells it from others.
+	ID int
 	// Text says it for people, with the names of the nodes that were selected.
 	Text string
 	// Nodes are those that it concerns.
 	Nodes []string
 
 	groups [][]string // the action's, resolved
+	since  time.Time
 }
 
 // NewController returns a controller of a lab whose nodes were started for chaos. The
 // caller calls Close.
 func NewController(l *lab.Lab, seed uint64) (*Controller, error) {
-	c := &Controller{lab: l, rand: rand.New(rand.NewPCG(seed, 1)), ids: make(map[string]string), gone: make(map[string]bool)}
+	c := &Controller{
+		lab: l, rand: rand.New(rand.NewPCG(seed, 1)), ids: make(map[string]string), gone: make(map[string]bool),
+		crashed: make(map[int][]string), telling: make(map[string]*sync.Mutex),
+	}
 	return c, c.connect()
 }
 
@@ -63,14 +83,23 @@ func (c *Controller) connect() error {
 		return err
 	}
 	if c.admin != nil {
-		err = c.admin.Close()
+		c.replaced = append(c.replaced, c.admin)
 	}
 	c.admin = admin
-	return err
+	return nil
 }
 
 // Close lets the lab be as it is.
-func (c *Controller) Close() error { return c.admin.Close() }
+func (c *Controller) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.admin.Close()
+	for _, old := range c.replaced {
+		err = errors.Join(err, old.Close())
+	}
+	c.replaced = nil
+	return err
+}
 
 // Names are the names of all nodes of the lab.
 func (c *Controller) Names() []string {
@@ -106,32 +135,83 @@ func (c *Controller) members() []string {
 	return slices.DeleteFunc(c.Names(), func(n string) bool { return c.gone[n] })
 }
 
+// errNoLeader says that an action concerns the leader, and that there was none for
+// leaderLimit.
+var errNoLeader = errors.New("no node says that it leads")
+
+const (
+	// leaderLimit is how long an action waits for a leader.
+	leaderLimit = 10 * time.Second
+	// leaderEvery is how often it looks for one.
+	leaderEvery = 50 * time.Millisecond
+)
+
 // Do carries an action out. What it returns can be undone, but for actions that are
-// over at once, of which it returns nil.
+// over at once, of which it returns nil. Where it returns both what can be undone and an
+// error, not all nodes have been told.
 func (c *Controller) Do(ctx context.Context, a Action) (*Active, string, error) {
-	switch a.Verb {
-	case "join", "remove", "leave", "replace":
+	return c.do(ctx, a, func() {})
+}
+
+// do is Do. It calls begun once it has done what takes no time, or waits for the cluster:
+// who carries actions out in an order goes on then. begun may be called twice.
+func (c *Controller) do(ctx context.Context, a Action, begun func()) (*Active, string, error) {
+	defer begun()
+	if changesMembers(a.Verb) {
+		begun()
 		text, err := c.change(ctx, a)
 		return nil, text, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if err := c.identify(ctx); err != nil {
 		return nil, "", err
 	}
-	groups, err := c.resolve(ctx, &a)
+	leader, err := c.leaderFor(ctx, &a, begun)
 	if err != nil {
 		return nil, "", err
 	}
-	act := &Active{Action: a, groups: groups, Nodes: slices.Compact(slices.Sorted(slices.Values(slices.Concat(groups...))))}
+	act, started, err := c.begin(&a, leader)
+	if act == nil {
+		return nil, "", err
+	}
+	begun()
+	switch a.Verb {
+	case "transfer":
+		return nil, act.Text, c.transfer(ctx, leader, act.Nodes[0])
+	case "heal", "start":
+		return nil, act.Text, errors.Join(err, c.tell(ctx, started))
+	}
+	return act, act.Text, errors.Join(err, c.tell(ctx, nil))
+}
+
+// changesMembers reports whether a verb changes who is in the cluster.
+func changesMembers(verb string) bool {
+	return slices.Contains([]string{"join", "remove", "leave", "replace"}, verb)
+}
+
+// begin resolves an action, and does all of it that a node need not be told of. It
+// returns nil where it did nothing, and the nodes that it started.
+func (c *Controller) begin(a *Action, leader string) (act *Active, started []string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	groups, err := c.resolve(a, leader)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.last++
+	act = &Active{Action: *a, ID: c.last, groups: groups, Nodes: nodesOf(groups), since: time.Now()}
 	act.Text = act.say(c.members())
 	switch a.Verb {
 	case "heal":
-		return nil, act.Text, c.healAll(ctx)
+		c.notice()
+		c.active = nil
+		started, err = c.arrange()
+		return act, started, err
 	case "start":
-		return nil, act.Text, c.startAgain(ctx, act.Nodes)
+		c.startAgain(act.Nodes)
+		started, err = c.arrange()
+		return act, started, err
 	case "transfer":
-		return nil, act.Text, c.transfer(ctx, act.Nodes[0])
+		return act, nil, nil
 	}
 	c.active = append(c.active, act)
 	for _, name := range act.Nodes {
@@ -142,14 +222,21 @@ func (c *Controller) Do(ctx context.Context, a Action) (*Active, string, error) 
 			err = errors.Join(err, ignoreDown(c.lab, name, c.lab.Pause(name)))
 		}
 	}
-	return act, act.Text, errors.Join(err, c.plan(ctx))
+	return act, nil, errors.Join(err, c.write())
+}
+
+// nodesOf are the nodes of groups, each once and sorted.
+func nodesOf(groups [][]string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(slices.Concat(groups...))))
 }
 
 // transfer asks the leader to hand over.
-func (c *Controller) transfer(ctx context.Context, to string) error {
-	leader, err := c.leader(ctx)
-	if err != nil {
-		return err
+func (c *Controller) transfer(ctx context.Context, leader, to string) error {
+	if leader == "" {
+		var err error
+		if leader, err = c.waitLeader(ctx); err != nil {
+			return err
+		}
 	}
 	addrs := c.lab.Addrs()
 	slices.SortStableFunc(addrs, func(a, b string) int { return c.distance(leader, a) - c.distance(leader, b) })
@@ -157,7 +244,7 @@ func (c *Controller) transfer(ctx context.Context, to string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(asker.Transfer(ctx, c.ids[to]), asker.Close())
+	return errors.Join(asker.Transfer(ctx, c.IDs()[to]), asker.Close())
 }
 
 // distance is 0 for a node's own address.
@@ -182,80 +269,124 @@ func ignoreDown(l *lab.Lab, name string, err error) error {
 // Undo mends what an action broke. What other actions break stays broken.
 func (c *Controller) Undo(ctx context.Context, act *Active) error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.active = slices.DeleteFunc(c.active, func(a *Active) bool { return a == act })
-	return c.settle(ctx)
+	c.notice()
+	c.active = slices.DeleteFunc(c.active, func(a *Active) bool { return a.ID == act.ID })
+	started, err := c.arrange()
+	c.mu.Unlock()
+	return errors.Join(err, c.tell(ctx, started))
 }
 
-// Active are the actions that were carried out and not undone.
-func (c *Controller) Active() []*Active {
+// Active are the actions that were carried out and not undone, as they are by now: who was
+// started again is no part of them.
+func (c *Controller) Active() []Active {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.Clone(c.active)
-}
-
-func (c *Controller) healAll(ctx context.Context) error {
-	c.active = nil
-	return c.settle(ctx)
-}
-
-// startAgain ends what keeps nodes from running.
-func (c *Controller) startAgain(ctx context.Context, names []string) error {
+	c.notice()
+	var list []Active
 	for _, act := range c.active {
-		if act.Verb == "kill" || act.Verb == "pause" {
-			act.Nodes = slices.DeleteFunc(slices.Clone(act.Nodes), func(n string) bool { return slices.Contains(names, n) })
+		a := *act
+		if down := c.crashed[a.ID]; len(down) > 0 {
+			a.Text = crashedText(&a, down)
+		}
+		list = append(list, a)
+	}
+	return list
+}
+
+// Crashed are the nodes that reached the point of an action and ended there, also after it
+// was undone.
+func (c *Controller) Crashed(act *Active) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.notice()
+	return slices.Clone(c.crashed[act.ID])
+}
+
+// notice finds out who has reached the point of an action; c.mu is held.
+func (c *Controller) notice() {
+	for _, act := range c.active {
+		if act.Verb != "crash" {
+			continue
+		}
+		for _, name := range act.Nodes {
+			if !slices.Contains(c.crashed[act.ID], name) && c.lab.Crashed(name).After(act.since) {
+				c.crashed[act.ID] = append(c.crashed[act.ID], name)
+			}
 		}
 	}
-	return c.settle(ctx)
+}
+
+// startAgain ends what keeps nodes from running; c.mu is held. An action that concerns
+// nobody any more is over.
+func (c *Controller) startAgain(names []string) {
+	c.notice()
+	var left []*Active
+	for _, act := range c.active {
+		started := func(n string) bool {
+			return slices.Contains(names, n) && (act.Verb != "crash" || slices.Contains(c.crashed[act.ID], n))
+		}
+		if stops := act.Verb == "kill" || act.Verb == "pause" || act.Verb == "crash"; stops && slices.ContainsFunc(act.Nodes, started) {
+			rest := *act
+			rest.Nodes = slices.DeleteFunc(slices.Clone(act.Nodes), started)
+			rest.groups = [][]string{rest.Nodes}
+			rest.Text = rest.say(c.members())
+			act = &rest
+		}
+		if len(act.Nodes) > 0 {
+			left = append(left, act)
+		}
+	}
+	c.active = left
 }
 
 // Revive starts nodes that ended although no action has them down: they crashed where
 // they were told to, or gave up their disk. It returns their names.
 func (c *Controller) Revive(ctx context.Context) ([]string, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	var ended []string
-	for _, name := range c.Names() {
-		if !c.lab.Running(name) && !c.held(name) && !c.removed(name) {
-			ended = append(ended, name)
-		}
-	}
+	c.notice()
+	ended := slices.DeleteFunc(c.Names(), func(name string) bool {
+		return c.lab.Running(name) || c.held(name) || c.removed(name)
+	})
 	if len(ended) == 0 {
+		c.mu.Unlock()
 		return nil, nil
 	}
-	return ended, c.settle(ctx)
+	started, err := c.arrange()
+	c.mu.Unlock()
+	return ended, errors.Join(err, c.tell(ctx, started))
 }
 
 // held reports whether an action keeps a node from running, or would end it again at
 // once.
 func (c *Controller) held(name string) bool {
 	return slices.ContainsFunc(c.active, func(a *Active) bool {
-		stops := a.Verb == "kill" || a.Verb == "disk" && a.Disk != "slow" || a.Verb == "crash"
+		stops := a.Verb == "kill" || a.Verb == "disk" && a.Disk != "slow"
+		// What is down for another reason comes up armed.
+		stops = stops || a.Verb == "crash" && slices.Contains(c.crashed[a.ID], name)
 		return stops && slices.Contains(a.Nodes, name)
 	})
 }
 
-// settle has every node run that no action stops, with what is wrong with it. Plans are
-// written before anything starts: by the one before, a node could crash as soon as it
-// runs.
-func (c *Controller) settle(ctx context.Context) error {
+// arrange has every node run that no action stops, with what is wrong with it; c.mu is
+// held, and the nodes that it did not start are yet to be told. Plans are written before
+// anything starts: by the one before, a node could crash as soon as it runs.
+func (c *Controller) arrange() (started []string, err error) {
 	werr := c.write()
-	started, rerr := c.revive()
-	return errors.Join(werr, rerr, c.tell(ctx, started))
+	started, err = c.revive()
+	return started, errors.Join(werr, err)
 }
 
 // revive has every node run that no action stops. It returns those that it started.
 func (c *Controller) revive() (started []string, err error) {
 	var errs []error
 	for _, name := range c.Names() {
-		paused := slices.ContainsFunc(c.active, func(a *Active) bool { return a.Verb == "pause" && slices.Contains(a.Nodes, name) })
 		switch {
 		case !c.lab.Running(name):
 			if !c.held(name) && !c.removed(name) {
 				errs = append(errs, c.lab.Start(name))
 				started = append(started, name)
 			}
-		case !paused:
+		case !c.paused(name):
 			errs = append(errs, ignoreDown(c.lab, name, c.lab.Resume(name)))
 		}
 	}
@@ -267,13 +398,23 @@ func (c *Controller) removed(name string) bool { return c.gone[name] || c.lab.Re
 
 // identify learns the ids of nodes that answer.
 func (c *Controller) identify(ctx context.Context) error {
-	for _, n := range c.lab.Nodes() {
-		if c.ids[n.Name] != "" {
-			continue
-		}
-		s, err := c.status(ctx, n)
-		if err == nil {
-			c.ids[n.Name] = s.NodeID
+	known := c.IDs()
+	nodes := slices.DeleteFunc(slices.Clone(c.lab.Nodes()), func(n lab.Node) bool { return known[n.Name] != "" })
+	found := make([]string, len(nodes))
+	var asking sync.WaitGroup
+	for i, n := range nodes {
+		asking.Go(func() {
+			if s, err := c.status(ctx, n); err == nil {
+				found[i] = s.NodeID
+			}
+		})
+	}
+	asking.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, n := range nodes {
+		if found[i] != "" {
+			c.ids[n.Name] = found[i]
 		}
 	}
 	if len(c.ids) == 0 {
@@ -288,24 +429,25 @@ const statusTimeout = 500 * time.Millisecond
 func (c *Controller) status(ctx context.Context, n lab.Node) (client.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	r, err := c.admin.On(n.API)
+	c.mu.Lock()
+	admin := c.admin
+	c.mu.Unlock()
+	r, err := admin.On(n.API)
 	if err != nil {
 		return client.Status{}, err
 	}
 	return r.Status(ctx)
 }
 
-// resolve finds whom an action's selectors mean now.
-func (c *Controller) resolve(ctx context.Context, a *Action) (groups [][]string, err error) {
-	var leader string
+// resolve finds whom an action's selectors mean now, and refuses what would be no fault of
+// those; c.mu is held. leader is who leads, where a selector asks for it.
+func (c *Controller) resolve(a *Action, leader string) (groups [][]string, err error) {
+	if err := c.divide(a); err != nil {
+		return nil, err
+	}
 	for _, g := range a.Groups {
 		var names []string
 		for _, selector := range g {
-			if leader == "" && (selector == Leader || selector == Follower) {
-				if leader, err = c.leader(ctx); err != nil {
-					return nil, err
-				}
-			}
 			picked, err := c.pick(selector, leader, slices.Concat(groups...))
 			if err != nil {
 				return nil, err
@@ -314,14 +456,60 @@ func (c *Controller) resolve(ctx context.Context, a *Action) (groups [][]string,
 		}
 		groups = append(groups, names)
 	}
+	switch a.Verb {
+	case "partition":
+		err = overlap(groups, false)
+	case "isolate":
+		if others := without(c.members(), groups[0]); len(others) == 0 {
+			err = errNoOthers
+		}
+	case "oneway":
+		if all := nodesOf(groups); len(all) < 2 {
+			err = errToItself
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrAction, a, err)
+	}
 	return groups, nil
+}
+
+// divide draws a minority where an action asks for one, or for a majority that no earlier
+// minority leaves. To start nodes again it draws none: they are those that were drawn.
+func (c *Controller) divide(a *Action) error {
+	selectors := slices.Concat(a.Groups...)
+	anew := slices.Contains(selectors, Minority)
+	if !anew && !slices.Contains(selectors, Majority) {
+		return nil
+	}
+	all := c.members()
+	kept := len(all) - len(without(all, c.minority))
+	drawn := kept > 0 && 2*kept < len(all)
+	switch most := (len(all) - 1) / 2; {
+	case a.Verb == "start" && c.minority == nil:
+		return fmt.Errorf("%w: no minority was drawn before; name the nodes to start, or all", ErrAction)
+	case a.Verb == "start", drawn && !anew:
+	case most == 0 && anew:
+		return fmt.Errorf("%w: %d nodes have no minority", ErrAction, len(all))
+	case most == 0:
+		c.minority = nil // of two nodes the majority is both
+	default:
+		c.rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+		c.minority = all[:1+c.rand.IntN(most)]
+	}
+	return nil
+}
+
+// without are those of all that are not among some.
+func without(all, some []string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(n string) bool { return slices.Contains(some, n) })
 }
 
 // pick resolves one selector. What other groups of the action have is not picked by
 // chance.
 func (c *Controller) pick(selector, leader string, taken []string) ([]string, error) {
 	all := c.members()
-	free := slices.DeleteFunc(slices.Clone(all), func(n string) bool { return slices.Contains(taken, n) })
+	free := without(all, taken)
 	one := func(from []string) ([]string, error) {
 		if len(from) == 0 {
 			return nil, fmt.Errorf("%w: there is nobody left to be %s", ErrAction, selector)
@@ -332,80 +520,95 @@ func (c *Controller) pick(selector, leader string, taken []string) ([]string, er
 	case Leader:
 		return []string{leader}, nil
 	case Follower:
-		return one(slices.DeleteFunc(free, func(n string) bool { return n == leader }))
+		return one(without(free, []string{leader}))
 	case Any:
 		return one(free)
 	case All:
 		return all, nil
 	case Minority:
-		c.rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-		most := (len(all) - 1) / 2
-		if most == 0 {
-			return nil, fmt.Errorf("%w: %d nodes have no minority", ErrAction, len(all))
-		}
-		c.minority = all[:1+c.rand.IntN(most)]
 		return c.minority, nil
 	case Majority:
-		return slices.DeleteFunc(all, func(n string) bool { return slices.Contains(c.minority, n) }), nil
+		return without(all, c.minority), nil
 	}
 	if !slices.Contains(all, selector) {
-		return nil, fmt.Errorf("%w: there is no node %q; the nodes are %s, and %s", ErrAction, selector, strings.Join(all, ", "),
-			strings.Join([]string{Leader, Follower, Any, Minority, Majority, All}, ", "))
+		return nil, fmt.Errorf("%w: there is no node %q; the nodes are %s, and %s", ErrAction, selector, strings.Join(all, ", "), strings.Join(selectors, ", "))
 	}
 	return []string{selector}, nil
 }
 
-// leader is the node that says that it leads, in the newest term. It waits for one.
-func (c *Controller) leader(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+// leaderFor returns who leads, where an action asks for it. Where nobody does it calls
+// begun and waits for one.
+func (c *Controller) leaderFor(ctx context.Context, a *Action, begun func()) (string, error) {
+	if all := slices.Concat(a.Groups...); !slices.Contains(all, Leader) && !slices.Contains(all, Follower) {
+		return "", nil
+	}
+	if leader := leaderOf(c.sample(ctx)); leader != "" {
+		return leader, nil
+	}
+	begun()
+	return c.waitLeader(ctx)
+}
+
+// waitLeader waits until a node says that it leads.
+func (c *Controller) waitLeader(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, leaderLimit)
 	defer cancel()
 	for {
-		best, term := "", uint64(0)
-		for _, n := range c.sample(ctx).Nodes {
-			if n.Leads && n.Term >= term {
-				best, term = n.Name, n.Term
-			}
-		}
-		if best != "" {
-			return best, nil
+		if leader := leaderOf(c.sample(ctx)); leader != "" {
+			return leader, nil
 		}
 		select {
 		case <-ctx.Done():
-			return "", errors.New("no node says that it leads")
-		case <-time.After(50 * time.Millisecond):
+			return "", errNoLeader
+		case <-time.After(leaderEvery):
 		}
 	}
+}
+
+// leaderOf is the node that says that it leads, in the newest term.
+func leaderOf(s history.Sample) string {
+	best, term := "", uint64(0)
+	for _, n := range s.Nodes {
+		if n.Leads && n.Term >= term {
+			best, term = n.Name, n.Term
+		}
+	}
+	return best
 }
 
 // Sample tells how the lab is.
 func (c *Controller) Sample(ctx context.Context) history.Sample {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	_ = c.identify(ctx) // who does not answer is shown so
 	return c.sample(ctx)
 }
 
-// sample is Sample; c.mu is held.
+// sample is Sample of the nodes whose ids are known.
 func (c *Controller) sample(ctx context.Context) history.Sample {
 	nodes := c.lab.Nodes()
 	s := history.Sample{Nodes: make([]history.NodeSample, len(nodes)), Cut: make(map[string][]string)}
 	names := make(map[string]string)
+	c.mu.Lock()
 	for name, id := range c.ids {
 		names[id] = name
 	}
-	var wg sync.WaitGroup
 	for i, n := range nodes {
 		out := &s.Nodes[i]
-		out.Name, out.Up = n.Name, c.lab.Running(n.Name) && !c.paused(n.Name)
+		runs, paused := c.lab.Running(n.Name), c.paused(n.Name)
+		out.Name, out.Up, out.Paused = n.Name, runs && !paused, runs && paused
 		for _, other := range nodes {
 			if slices.ContainsFunc(c.active, func(a *Active) bool { return a.link().Cut && a.concerns(n.Name, other.Name) && n.Name != other.Name }) {
 				s.Cut[n.Name] = append(s.Cut[n.Name], other.Name)
 			}
 		}
+	}
+	c.mu.Unlock()
+	var asking sync.WaitGroup
+	for i, n := range nodes {
+		out := &s.Nodes[i]
 		if !out.Up {
 			continue
 		}
-		wg.Go(func() {
+		asking.Go(func() {
 			st, err := c.status(ctx, n)
 			if err != nil {
 				return
@@ -414,7 +617,7 @@ func (c *Controller) sample(ctx context.Context) history.Sample {
 			out.Leader, out.Size, out.Applied = names[st.Leader], st.Head.Size, st.AppliedIndex
 		})
 	}
-	wg.Wait()
+	asking.Wait()
 	return s
 }
 
@@ -465,7 +668,11 @@ func (a *Active) say(all []string) string {
 	case "clock":
 		return fmt.Sprintf("the clock of %s is off by %v", nodes, a.Offset)
 	case "crash":
-		return fmt.Sprintf("%s %s %s", nodes, be(a.Nodes, "crashes", "crash"), a.Point)
+		text := fmt.Sprintf("armed: %s %s %s", nodes, be(a.Nodes, "crashes", "crash"), a.Point)
+		if a.After > 0 {
+			text += fmt.Sprintf(", having passed it %s", plural(a.After, "time", "times"))
+		}
+		return text
 	case "transfer":
 		return "leadership goes to " + nodes
 	case "start":
@@ -474,6 +681,22 @@ func (a *Active) say(all []string) string {
 		return "everything mended"
 	}
 	return a.String()
+}
+
+// crashedText says which nodes of a crash have reached its point.
+func crashedText(a *Active, down []string) string {
+	text := strings.Join(down, ", ") + " crashed " + string(a.Point)
+	if rest := without(a.Nodes, down); len(rest) > 0 {
+		text += "; armed: " + strings.Join(rest, ", ")
+	}
+	return text
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // IDs are the node ids that are known, by the lab's names.

@@ -60,12 +60,16 @@ func (c *Controller) change(ctx context.Context, a Action) (string, error) {
 
 // target is whom a change takes out; "" is nobody.
 func (c *Controller) target(ctx context.Context, a Action) (string, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if err := c.identify(ctx); err != nil {
 		return "", err
 	}
-	groups, err := c.resolve(ctx, &a)
+	leader, err := c.leaderFor(ctx, &a, func() {})
+	if err != nil {
+		return "", err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	groups, err := c.resolve(&a, leader)
 	switch {
 	case err != nil || len(groups) == 0:
 		return "", err
@@ -91,16 +95,19 @@ func (c *Controller) add() (lab.Node, error) {
 // voter waits until a node is a voter, and has the faults in force know it.
 func (c *Controller) voter(ctx context.Context, n lab.Node) error {
 	return until(ctx, func() (bool, error) {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if err := c.identify(ctx); err != nil || c.ids[n.Name] == "" {
+		err := c.identify(ctx)
+		id := c.IDs()[n.Name]
+		if err != nil || id == "" {
 			return false, err
 		}
-		s, err := c.suffrage(ctx, c.ids[n.Name])
+		s, err := c.suffrage(ctx, id)
 		if err != nil || s != "voter" {
 			return false, err
 		}
-		return true, c.plan(ctx)
+		c.mu.Lock()
+		err = c.write()
+		c.mu.Unlock()
+		return true, errors.Join(err, c.tell(ctx, nil))
 	})
 }
 
@@ -108,7 +115,10 @@ func (c *Controller) voter(ctx context.Context, n lab.Node) error {
 func (c *Controller) suffrage(ctx context.Context, id string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	members, err := c.admin.Members(ctx)
+	c.mu.Lock()
+	admin := c.admin
+	c.mu.Unlock()
+	members, err := admin.Members(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -146,8 +156,6 @@ func (c *Controller) takeOut(ctx context.Context, name string, leave bool) error
 			return true, nil
 		}
 		// It may have happened all the same.
-		c.mu.Lock()
-		defer c.mu.Unlock()
 		s, serr := c.suffrage(ctx, id)
 		return serr == nil && s == "none", err
 	})

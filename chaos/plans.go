@@ -16,12 +16,7 @@ import (
 	"github.com/exonode/exonode/faults"
 )
 
-// plan has each node know what is wrong with it.
-func (c *Controller) plan(ctx context.Context) error {
-	return errors.Join(c.write(), c.tell(ctx, nil))
-}
-
-// write writes what is wrong with each node, for when it starts.
+// write writes what is wrong with each node, for when it starts; c.mu is held.
 func (c *Controller) write() error {
 	var errs []error
 	for _, n := range c.lab.Nodes() {
@@ -31,24 +26,41 @@ func (c *Controller) write() error {
 }
 
 // tell tells each node that runs what is wrong with it, but those that have just started:
-// they read it.
+// they read it. c.mu is not held: a node may be slow to take it.
 func (c *Controller) tell(ctx context.Context, started []string) error {
 	nodes := c.lab.Nodes()
 	errs := make([]error, len(nodes))
 	var telling sync.WaitGroup
 	for i, n := range nodes {
-		if !c.lab.Running(n.Name) || c.paused(n.Name) || slices.Contains(started, n.Name) {
+		if slices.Contains(started, n.Name) {
 			continue
 		}
-		p := c.planOf(n.Name)
 		telling.Go(func() {
-			if err := putPlan(ctx, n.Chaos, p); err != nil && c.lab.Running(n.Name) {
+			lock := c.tellingOf(n.Name)
+			lock.Lock()
+			defer lock.Unlock()
+			// As it is by now, which may be after other actions.
+			plan := func() (p faults.Plan, wanted bool) {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				return c.planOf(n.Name), c.lab.Running(n.Name) && !c.paused(n.Name)
+			}
+			if err := putPlan(ctx, n.Chaos, plan); err != nil {
 				errs[i] = fmt.Errorf("tell %s what is wrong with it: %w", n.Name, err)
 			}
 		})
 	}
 	telling.Wait()
 	return errors.Join(errs...)
+}
+
+func (c *Controller) tellingOf(name string) *sync.Mutex {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.telling[name] == nil {
+		c.telling[name] = new(sync.Mutex)
+	}
+	return c.telling[name]
 }
 
 func (c *Controller) paused(name string) bool {
@@ -123,15 +135,24 @@ func worse(a, b faults.Link) faults.Link {
 // busy machine has yet to listen.
 const tellLimit = 15 * time.Second
 
-// putPlan replaces a node's plan.
-func putPlan(ctx context.Context, addr string, p faults.Plan) error {
+// putPlan replaces a node's plan by the one that there is at the time, for as long as the
+// node is to have one.
+func putPlan(ctx context.Context, addr string, plan func() (p faults.Plan, wanted bool)) error {
 	ctx, cancel := context.WithTimeout(ctx, tellLimit)
 	defer cancel()
-	b, err := json.Marshal(p)
-	if err != nil {
-		return err
-	}
+	var last error
 	for {
+		p, wanted := plan()
+		if !wanted {
+			return nil
+		}
+		if last != nil && ctx.Err() != nil {
+			return last
+		}
+		b, err := json.Marshal(p)
+		if err != nil {
+			return err
+		}
 		req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://"+addr+"/plan", bytes.NewReader(b))
 		if err != nil {
 			return err
@@ -145,9 +166,9 @@ func putPlan(ctx context.Context, addr string, p faults.Plan) error {
 			}
 			return errors.Join(rerr, fmt.Errorf("%s: %s", resp.Status, strings.TrimSpace(string(text))))
 		}
+		last = err
 		select { // it may be about to listen
 		case <-ctx.Done():
-			return err
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

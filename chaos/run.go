@@ -29,7 +29,7 @@ type RunConfig struct {
 	Environment string
 	// Version names the program, for the report.
 	Version string
-	// Progress is told what happens, in a line each; nil is nobody.
+	// Progress is told what happens, in a line each, one after the other; nil is nobody.
 	Progress func(at time.Duration, text string)
 	Logger   *slog.Logger
 }
@@ -61,6 +61,11 @@ type run struct {
 	load    *load
 	// changes are those of the members that are under way.
 	changes sync.WaitGroup
+	saying  sync.Mutex // held while Progress is called
+
+	mu sync.Mutex // guards armed
+	// armed are the crashes whose nodes may yet come to their point.
+	armed []*armed
 	// troubles are what went wrong after everything was mended: findings, not the
 	// end of the run.
 	troubles []string
@@ -95,6 +100,7 @@ func Run(ctx context.Context, cfg RunConfig) (result *history.Result, err error)
 			return nil, err
 		}
 	}
+	started := len(r.names)
 	if r.load, err = startLoad(ctx, cfg.Scenario.Workload, r.names, r.addrs, r.rec, cfg.Seed); err != nil {
 		return nil, err
 	}
@@ -113,7 +119,7 @@ func Run(ctx context.Context, cfg RunConfig) (result *history.Result, err error)
 	}
 	return &history.Result{
 		Title: cfg.Scenario.Title, Seed: cfg.Seed, Version: cfg.Version, Began: began,
-		Nodes: r.names, History: h, Final: final,
+		Nodes: r.names, Joined: len(r.names) - started, History: h, Final: final,
 	}, nil
 }
 
@@ -149,6 +155,8 @@ func (r *run) close() error {
 }
 
 func (r *run) say(format string, args ...any) {
+	r.saying.Lock()
+	defer r.saying.Unlock()
 	r.cfg.Progress(r.rec.Now(), fmt.Sprintf(format, args...))
 }
 
@@ -173,6 +181,9 @@ func (r *run) suffer(ctx context.Context, plan []Planned) error {
 	}
 	if _, _, err := r.control.Do(ctx, Action{Verb: "heal"}); err != nil {
 		r.trouble("not everything was mended: %v", err)
+	}
+	for _, a := range r.armedNow() {
+		r.disarm(a)
 	}
 	r.fault(history.Fault{Kind: "heal", Text: "everything mended"})
 	r.changes.Wait()
@@ -204,102 +215,192 @@ func (r *run) patience(well time.Duration) time.Duration {
 	return well
 }
 
-// due is something to do at a time.
-type due struct {
-	at   time.Duration
-	what func() error
-}
-
-// play carries the actions out at their times. What nodes do by themselves, such as to
-// end over a disk that hangs, is mended at once, unless the fault would end them again.
+// play carries the actions out at their times, and mends each at its time, whatever others
+// wait for. What nodes do by themselves, such as to end over a disk that hangs, is mended
+// at once, unless the fault would end them again.
 func (r *run) play(ctx context.Context, plan []Planned) error {
-	var queue []due
+	r.rec.Plan(countFaults(plan))
 	start := r.rec.Now()
-	add := func(d due) {
-		i, _ := slices.BinarySearchFunc(queue, d, func(a, b due) int { return int(a.at - b.at) })
-		queue = slices.Insert(queue, i, d)
-	}
+	end := start + r.cfg.Scenario.Length
+	// What still waits at the end, for a leader or for its time, is over then; changes
+	// of the members go on.
+	playing, cancel := context.WithCancel(ctx)
+	var steps sync.WaitGroup
+	defer steps.Wait()
+	defer cancel()
+	steps.Go(func() { r.keep(playing) })
 	for _, p := range plan {
-		add(due{start + p.At, func() error {
-			switch p.Verb {
-			case "join", "remove", "leave", "replace":
-				r.changes.Go(func() { r.change(ctx, p.Action) })
-				return nil
-			}
-			act, text, err := r.control.Do(ctx, p.Action)
-			if err != nil {
-				// Nobody leads, or the node to hand over to is down: that is
-				// as may be. What could not be broken is not.
-				r.say("not done: %s: %v", p.Action, err)
-			}
-			id := 0
-			if act != nil {
-				id = r.fault(history.Fault{Kind: p.Verb, Text: text, Nodes: act.Nodes})
-			} else if text != "" && err == nil {
-				r.fault(history.Fault{Kind: p.Verb, Text: text, Moment: p.Verb != "heal"})
-			}
-			if act != nil && p.For > 0 {
-				add(due{r.rec.Now() + p.For, func() error {
-					if err := r.control.Undo(ctx, act); err != nil {
-						r.say("not mended at once: %s: %v", act.Text, err)
-					}
-					r.fault(history.Fault{Kind: "heal", Text: "mended: " + act.Text, Nodes: act.Nodes, Mends: id})
-					return nil
-				}})
-			}
-			return nil
-		}})
+		if !sleepUntil(ctx, r.rec, start+p.At) {
+			return context.Cause(ctx)
+		}
+		if changesMembers(p.Verb) {
+			r.changes.Go(func() { r.change(ctx, p.Action) })
+			continue
+		}
+		begun := make(chan struct{})
+		steps.Go(func() { r.step(playing, p, sync.OnceFunc(func() { close(begun) })) })
+		<-begun // what two actions at one time draw does not depend on the scheduler
 	}
-	add(due{start + r.cfg.Scenario.Length, nil})
-	for len(queue) > 0 && queue[0].what != nil || len(queue) > 1 {
-		next := queue[0]
-		if next.at > start+r.cfg.Scenario.Length || next.what == nil {
-			break
-		}
-		if err := r.idle(ctx, next.at); err != nil {
-			return err
-		}
-		queue = queue[1:]
-		if err := next.what(); err != nil {
-			return err
-		}
+	if !sleepUntil(ctx, r.rec, end) {
+		return context.Cause(ctx)
 	}
-	return r.idle(ctx, start+r.cfg.Scenario.Length)
+	return nil
 }
 
-// change has the members changed, which may take a while, and the clients know of it.
-func (r *run) change(ctx context.Context, a Action) {
-	op := history.Op{Client: history.Operator, Kind: history.Member, Call: r.rec.Now(), Outcome: history.OK}
-	_, text, err := r.control.Do(ctx, a)
-	if errors.Is(err, errChanging) {
-		r.say("not done: %s: %v", a, err)
+// countFaults counts what a plan breaks, and not what it mends.
+func countFaults(plan []Planned) (n int) {
+	for _, p := range plan {
+		if p.breaks() {
+			n++
+		}
+	}
+	return n
+}
+
+// breaks reports whether the action is a fault, not the end of some.
+func (p Planned) breaks() bool { return p.Verb != "heal" && p.Verb != "start" }
+
+// step carries one action out, and mends it at its time. It calls begun once others may
+// begin.
+func (r *run) step(ctx context.Context, p Planned, begun func()) {
+	act, text, err := r.control.do(ctx, p.Action, begun)
+	begun()
+	if err != nil {
+		// Nobody leads, or the node to hand over to is down: that is as may be.
+		// What could not be broken is not.
+		r.say("not done: %s: %v", p.Action, err)
+	}
+	if act == nil {
+		if p.Verb == "heal" {
+			for _, a := range r.armedNow() {
+				r.disarm(a)
+			}
+		}
+		switch {
+		case err == nil:
+			r.fault(history.Fault{Kind: p.Verb, Text: text, Moment: p.Verb != "heal"})
+		case p.breaks():
+			r.rec.Missed(history.Missed{Text: p.Action.String(), Why: err.Error(), Reason: history.NotDone})
+		}
 		return
 	}
-	if op.Return = r.rec.Now(); err != nil {
-		op.Outcome, op.Code = history.Unknown, err.Error()
-		r.say("not done: %s: %v", a, err)
+	var crash *armed
+	id := 0
+	if p.Verb == "crash" {
+		r.say("%s", text)
+		crash = r.arm(act)
 	} else {
-		r.fault(history.Fault{Kind: "members", Text: text, Moment: true})
+		id = r.fault(history.Fault{Kind: p.Verb, Text: text, Nodes: act.Nodes})
 	}
-	r.rec.Op(op)
-	r.load.know(r.control.Members())
+	if p.For == 0 || !sleepUntil(ctx, r.rec, r.rec.Now()+p.For) {
+		return // the end mends it
+	}
+	if err := r.control.Undo(ctx, act); err != nil && ctx.Err() == nil {
+		r.say("not mended at once: %s: %v", text, err)
+	}
+	if crash != nil {
+		r.disarm(crash)
+		return
+	}
+	r.fault(history.Fault{Kind: "heal", Text: "mended: " + text, Nodes: act.Nodes, Mends: id})
 }
 
-// idle waits until a time, and starts what ended by itself meanwhile.
-func (r *run) idle(ctx context.Context, until time.Duration) error {
-	for r.rec.Now() < until {
-		if !sleepUntil(ctx, r.rec, min(until, r.rec.Now()+sampleEvery)) {
-			return ctx.Err()
+// armed is a crash that is set, and what is recorded of it.
+type armed struct {
+	act *Active
+
+	mu sync.Mutex // guards the fields below
+	// faults came of it, and seen is how many nodes they are of.
+	faults []history.Fault
+	seen   int
+	over   bool // it was disarmed
+}
+
+func (r *run) arm(act *Active) *armed {
+	a := &armed{act: act}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.armed = append(r.armed, a)
+	return a
+}
+
+func (r *run) armedNow() []*armed {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.armed)
+}
+
+// crashes records which nodes have come to the point of a crash: those are faults, to set
+// it is none.
+func (r *run) crashes(a *armed) {
+	down := r.control.Crashed(a.act)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if fresh := down[a.seen:]; len(fresh) > 0 {
+		f := history.Fault{Kind: "crash", Text: fmt.Sprintf("%s crashed %s", strings.Join(fresh, ", "), a.act.Point), Nodes: fresh}
+		f.ID = r.fault(f)
+		a.faults, a.seen = append(a.faults, f), len(down)
+	}
+}
+
+// disarm records the end of a crash that was undone.
+func (r *run) disarm(a *armed) {
+	r.mu.Lock()
+	r.armed = slices.DeleteFunc(r.armed, func(other *armed) bool { return other == a })
+	r.mu.Unlock()
+	r.crashes(a)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.over {
+		return
+	}
+	a.over = true
+	if len(a.faults) == 0 {
+		r.say("taken back: %s: no node came there", a.act.Text)
+		r.rec.Missed(history.Missed{Text: a.act.Action.String(), Why: "no node came there", Reason: history.NeverReached})
+	}
+	for _, f := range a.faults {
+		r.fault(history.Fault{Kind: "heal", Text: "mended: " + f.Text, Nodes: f.Nodes, Mends: f.ID})
+	}
+}
+
+// keep starts what ended by itself, and records who crashed, until ctx ends.
+func (r *run) keep(ctx context.Context) {
+	for sleepUntil(ctx, r.rec, r.rec.Now()+sampleEvery) {
+		for _, a := range r.armedNow() {
+			r.crashes(a)
 		}
 		ended, err := r.control.Revive(ctx)
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			r.say("not started again at once: %v", err)
 		}
 		if len(ended) > 0 {
 			r.fault(history.Fault{Kind: "restart", Text: strings.Join(ended, ", ") + " had ended; started again", Nodes: ended, Moment: true})
 		}
 	}
-	return nil
+}
+
+// change has the members changed, which may take a while, and the clients know of it.
+func (r *run) change(ctx context.Context, a Action) {
+	op := history.Op{Client: history.Operator, Kind: history.Member, Call: r.rec.Now(), Outcome: history.OK}
+	_, text, err := r.control.Do(ctx, a)
+	if err != nil {
+		r.say("not done: %s: %v", a, err)
+		missed := history.Missed{Text: a.String(), Why: err.Error(), Reason: history.NotDone}
+		if errors.Is(err, errChanging) {
+			missed.Reason = history.Busy
+			r.rec.Missed(missed)
+			return
+		}
+		r.rec.Missed(missed)
+	}
+	if op.Return = r.rec.Now(); err != nil {
+		op.Outcome, op.Code = history.Unknown, err.Error()
+	} else {
+		r.fault(history.Fault{Kind: "members", Text: text, Moment: true})
+	}
+	r.rec.Op(op)
+	r.load.know(r.control.Members())
 }
 
 func sleepUntil(ctx context.Context, rec *history.Recorder, at time.Duration) bool {

@@ -178,3 +178,37 @@ func TestProgressByFault(t *testing.T) {
 		t.Errorf("no note %q in %q", want, v.Notes)
 	}
 }
+
+// A run in which what was planned did not come to pass shows nothing.
+func TestWorkloadSuffers(t *testing.T) {
+	h, f := of([]int{1, 2, 3})
+	h.Length = time.Second
+	h.Ops = append(h.Ops, appended(1, 0, 0, ms, 0))
+	for _, test := range []struct {
+		planned, notDone, never, busy int
+		ok                            bool
+	}{
+		{planned: 0, ok: true},
+		{planned: 4, ok: true},
+		{planned: 4, notDone: 2, ok: true},
+		{planned: 4, notDone: 3},
+		{planned: 1, notDone: 1},
+		{planned: 1, never: 1},
+		{planned: 4, never: 3, ok: true},
+		{planned: 4, never: 2, notDone: 2},
+		{planned: 4, busy: 3, ok: true},
+		{planned: 4, busy: 3, notDone: 1},
+	} {
+		h.Planned, h.Missed = test.planned, nil
+		for reason, n := range map[history.Reason]int{history.NotDone: test.notDone, history.NeverReached: test.never, history.Busy: test.busy} {
+			for range n {
+				h.Missed = append(h.Missed, history.Missed{Text: "kill n9", Why: "there is no node n9", Reason: reason})
+			}
+		}
+		for _, v := range check.All(h, f, small) {
+			if v.Name == check.Workload && v.OK != test.ok {
+				t.Errorf("%+v: %v, %q", test, v.OK, v.Evidence)
+			}
+		}
+	}
+}

@@ -10,8 +10,8 @@ import (
 	"github.com/exonode/exonode/chaos/history"
 )
 
-// calm is the kind of the time before the first fault.
-const calm = "calm"
+// Calm is the kind of the time before the first fault.
+const Calm = "calm"
 
 // phase is the time from one fault, or what mends it, to the next.
 type phase struct {
@@ -21,7 +21,7 @@ type phase struct {
 
 // phases divides the run by its faults.
 func (r *run) phases() []phase {
-	p := phase{kind: calm, text: "before the first fault", to: r.h.Length}
+	p := phase{kind: Calm, text: "before the first fault", to: r.h.Length}
 	var all []phase
 	faults := slices.Clone(r.h.Faults)
 	slices.SortStableFunc(faults, func(a, b history.Fault) int { return cmp.Compare(a.At, b.At) })
@@ -147,7 +147,8 @@ func trim(rate float64) string { return strconv.FormatFloat(rate, 'f', 1, 64) }
 
 // workload checks that there was enough of everything for the other checkers to judge.
 func (r *run) workload(l Limits) history.Verdict {
-	f := find(Workload, "Operations of each kind went well, as many as the limits ask for.")
+	f := find(Workload, "Operations of each kind went well, as many as the limits ask for, and what was planned to go wrong did, at least half of it.")
+	f.suffered(r.h)
 	type count struct{ ok, failed, unknown int }
 	counts := make(map[history.Kind]*count)
 	reads := make(map[history.Consistency]int)
@@ -183,4 +184,30 @@ func (r *run) workload(l Limits) history.Verdict {
 	}
 	f.note("reads: %d linearizable, %d session, %d stale", reads[history.Linearizable], reads[history.Session], reads[history.Stale])
 	return f.verdict()
+}
+
+// suffered holds a run against its plan: it fails where no planned fault came to pass, or
+// where fewer than half were done. A crash whose node did not come to its point was done,
+// and did not come to pass; a change of the members that another one was in the way of is
+// no part of the plan.
+func (f *finding) suffered(h *history.History) {
+	missed := make(map[history.Reason]int)
+	first := ""
+	for _, m := range h.Missed {
+		missed[m.Reason]++
+		if first == "" && m.Reason != history.Busy {
+			first = m.Text + ": " + m.Why
+		}
+	}
+	planned := h.Planned - missed[history.Busy]
+	notDone, never := missed[history.NotDone], missed[history.NeverReached]
+	switch {
+	case planned <= 0:
+		return
+	case notDone+never >= planned:
+		f.wrong("none of the %d planned faults came to pass; the first: %s", planned, first)
+	case 2*notDone > planned:
+		f.wrong("%d of the %d planned faults were not done, more than half; the first: %s", notDone, planned, first)
+	}
+	f.note("faults: %d planned, %d not done, %d crashes at points that no node came to, %d changes of the members beside another", h.Planned, notDone, never, missed[history.Busy])
 }

@@ -26,6 +26,9 @@ const (
 	Member Kind = "member" // changes the cluster: join, leave, remove, transfer
 )
 
+// Kinds are all kinds.
+func Kinds() []Kind { return []Kind{Append, Head, Lookup, Get, Member} }
+
 // Consistency is how fresh a read was asked to be.
 type Consistency string
 
@@ -129,6 +132,29 @@ type Fault struct {
 	Moment bool `json:"moment,omitempty"`
 }
 
+// Missed is a fault that was planned and did not come to pass.
+type Missed struct {
+	At time.Duration `json:"at"`
+	// Text is the action, as the scenario writes it, and Why what kept it from being
+	// done.
+	Text string `json:"text"`
+	Why  string `json:"why"`
+	// Reason says it for programs.
+	Reason Reason `json:"reason"`
+}
+
+// Reason is why a fault was missed.
+type Reason string
+
+// The reasons.
+const (
+	NotDone Reason = "not-done" // it could not be done
+	// NeverReached is of a crash at a point that its node did not come to.
+	NeverReached Reason = "never-reached"
+	// Busy is of a change of the members beside one that was under way.
+	Busy Reason = "busy"
+)
+
 // Sample is how the cluster looked at one moment.
 type Sample struct {
 	At time.Duration `json:"at"`
@@ -143,6 +169,8 @@ type NodeSample struct {
 	Name string `json:"name"`
 	// Up says that its process runs, and is not paused.
 	Up bool `json:"up"`
+	// Paused says that its process stands still.
+	Paused bool `json:"paused,omitempty"`
 	// Answered says that it told the rest of this within the sample's time.
 	Answered bool `json:"answered,omitempty"`
 	// Leads says that it says that it leads.
@@ -200,7 +228,11 @@ type History struct {
 	Watches    []Watch       `json:"watches"`
 	Deliveries []Delivery    `json:"-"`
 	Faults     []Fault       `json:"faults"`
-	Samples    []Sample      `json:"-"`
+	// Planned is how many faults the schedule had, 0 where there was no schedule;
+	// Missed are those of them that did not come to pass.
+	Planned int      `json:"planned,omitempty"`
+	Missed  []Missed `json:"missed,omitempty"`
+	Samples []Sample `json:"-"`
 }
 
 // Recorder collects a History. Its methods are safe for concurrent use.
@@ -252,6 +284,21 @@ func (r *Recorder) Fault(f Fault) int {
 	return f.ID
 }
 
+// Plan says how many faults are to come.
+func (r *Recorder) Plan(faults int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.h.Planned = faults
+}
+
+// Missed adds a planned fault that did not come to pass.
+func (r *Recorder) Missed(m Missed) {
+	m.At = r.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.h.Missed = append(r.h.Missed, m)
+}
+
 // Sample adds how the cluster looks.
 func (r *Recorder) Sample(s Sample) {
 	r.mu.Lock()
@@ -294,12 +341,14 @@ type Verdict struct {
 type Result struct {
 	// Title names the scenario, Command repeats the run, Seed is the
 	// schedule's.
-	Title    string    `json:"title"`
-	Command  string    `json:"command"`
-	Seed     uint64    `json:"seed"`
-	Version  string    `json:"version"`
-	Began    time.Time `json:"began"`
-	Nodes    []string  `json:"nodes"`
+	Title   string    `json:"title"`
+	Command string    `json:"command"`
+	Seed    uint64    `json:"seed"`
+	Version string    `json:"version"`
+	Began   time.Time `json:"began"`
+	Nodes   []string  `json:"nodes"`
+	// Joined is how many of the Nodes, the last ones, joined while it ran.
+	Joined   int       `json:"joined,omitempty"`
 	History  *History  `json:"history"`
 	Final    *Final    `json:"final"`
 	Verdicts []Verdict `json:"verdicts"`

@@ -97,18 +97,22 @@ type process struct {
 	done     chan struct{} // closed once the process was waited for
 	err      error         // of Wait; valid once done is closed
 	wanted   bool          // somebody here stopped it
+	ended    time.Time     // when it was waited for; valid once done is closed
 }
 
 // labFile keeps the nodes of a lab in its directory.
 const labFile = "lab.json"
+
+// MaxNodes is how many nodes a lab has at most.
+const MaxNodes = 15
 
 // New prepares a lab; nothing runs yet.
 func New(ctx context.Context, cfg Config) (_ *Lab, err error) {
 	if cfg.Nodes == 0 {
 		cfg.Nodes = 3
 	}
-	if cfg.Nodes < 1 || cfg.Nodes > 15 {
-		return nil, fmt.Errorf("a lab has 1 to 15 nodes, not %d", cfg.Nodes)
+	if cfg.Nodes < 1 || cfg.Nodes > MaxNodes {
+		return nil, fmt.Errorf("a lab has 1 to %d nodes, not %d", MaxNodes, cfg.Nodes)
 	}
 	if cfg.Environment == "" {
 		cfg.Environment = "development"
@@ -376,7 +380,7 @@ func (l *Lab) run(name string, args []string) (*process, error) {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	go func() { // ends with the process
-		p.err = p.cmd.Wait()
+		p.err, p.ended = p.cmd.Wait(), time.Now()
 		log.Close()
 		close(p.done)
 		l.mu.Lock()
@@ -470,6 +474,17 @@ func (l *Lab) PID(name string) (int, error) {
 func (l *Lab) Running(name string) bool {
 	_, err := l.running(name, false)
 	return err == nil
+}
+
+// Crashed is when a node's last process ended by a SIGKILL that did not come from here, as
+// one does that was told to crash at a point; the zero time where it did not.
+func (l *Lab) Crashed(name string) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p := l.procs[name]; p != nil && p.isDone() && !p.wanted && killed(p.err) {
+		return p.ended
+	}
+	return time.Time{}
 }
 
 // readyEvery is how often a node is asked whether it is ready.

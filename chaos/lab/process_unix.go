@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"syscall"
@@ -19,3 +20,13 @@ func Detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true
 func terminate(p *os.Process) error     { return p.Signal(syscall.SIGTERM) }
 func pauseProcess(p *os.Process) error  { return p.Signal(syscall.SIGSTOP) }
 func resumeProcess(p *os.Process) error { return p.Signal(syscall.SIGCONT) }
+
+// killed reports whether what Wait returned is of a process that SIGKILL ended.
+func killed(err error) bool {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return false
+	}
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
+}

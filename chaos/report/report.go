@@ -61,15 +61,39 @@ func Line(r *history.Result) string {
 	parts := []string{
 		s.name(),
 		s.Run.Length.Duration().Round(time.Second).String(),
-		plural(len(s.Run.Nodes), "node"),
+		s.Run.Size(),
 		fmt.Sprintf("seed %d", s.Run.Seed),
 		plural(s.Counts.Acknowledged, "event"),
-		plural(s.Counts.Faults, "fault"),
+		plural(s.Counts.Faults, "fault") + s.Counts.missed(),
 		plural(s.Counts.Elections, "election"),
 		"longest without a write " + strings.ReplaceAll(span(s.Longest.Duration()), "\u00a0", ""),
 	}
 	b.WriteString(strings.Join(parts, " · "))
 	return printable(b.String())
+}
+
+// missed says what faults did not come to pass, where some did not.
+func (c *Counts) missed() string {
+	var parts []string
+	if c.NotDone > 0 {
+		parts = append(parts, thousands(c.NotDone)+" not done")
+	}
+	if c.NeverReached > 0 {
+		parts = append(parts, plural(c.NeverReached, "crash point")+" never reached")
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(parts, ", ") + ")"
+}
+
+// Size says how many nodes there were at first, and how many more joined.
+func (r Run) Size() string {
+	size := plural(len(r.Nodes)-r.Joined, "node")
+	if r.Joined > 0 {
+		size += fmt.Sprintf(" (+%d joined)", r.Joined)
+	}
+	return size
 }
 
 // name is what people call the run: its scenario, else the faults that it had.

@@ -181,6 +181,42 @@ func TestSummarise(t *testing.T) {
 	}
 }
 
+// What did not come to pass is no fault, and is told of; nor are nodes that joined among
+// those that there were.
+func TestMissed(t *testing.T) {
+	r := small()
+	line := report.Line(r)
+	if !strings.Contains(line, " 3 nodes · ") || !strings.Contains(line, " 3 faults · ") {
+		t.Errorf("where all came to pass: %s", line)
+	}
+	r.Joined = 1
+	r.History.Missed = []history.Missed{
+		{At: 4 * time.Second, Text: "kill n9", Why: "there is no <node> n9", Reason: history.NotDone},
+		{At: 5 * time.Second, Text: "replace n2", Why: "another change", Reason: history.Busy},
+		{At: 6 * time.Second, Text: "crash n1 before-vote", Why: "no node came there", Reason: history.NeverReached},
+	}
+	line = report.Line(r)
+	if !strings.Contains(line, " 2 nodes (+1 joined) · ") || !strings.Contains(line, " 3 faults (2 not done, 1 crash point never reached) · ") {
+		t.Error(line)
+	}
+	s := report.Summarise(r)
+	if s.Counts.Faults != 3 || s.Counts.NotDone != 2 || s.Counts.NeverReached != 1 || len(s.Missed) != 3 {
+		t.Errorf("%+v", s.Counts)
+	}
+	if b := asJSON(t, r); !bytes.Contains(b, []byte(`"at": 4,`)) {
+		t.Error("JSON does not have the time in seconds")
+	}
+	page := render(t, r)
+	for _, want := range []string{"faults not done", "crash points never reached", "3 faults planned that did not come to pass", "0:04.0", "there is no &lt;node&gt; n9", "2 nodes (&#43;1 joined)"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if strings.Contains(render(t, small()), "did not come to pass") {
+		t.Error("where all came to pass the page says that some did not")
+	}
+}
+
 // What the series say is what the operations are, whatever the order in which they
 // were recorded.
 func TestSeriesAddUp(t *testing.T) {

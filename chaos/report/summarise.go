@@ -40,8 +40,9 @@ func Summarise(r *history.Result) Summary {
 	s := Summary{
 		Format:   Format,
 		Held:     r.Held(),
-		Run:      Run{Title: r.Title, Command: r.Command, Seed: r.Seed, Version: r.Version, Began: r.Began, Length: Seconds(max(0, h.Length)), Nodes: nodeNames(r.Nodes, h.Samples)},
+		Run:      Run{Title: r.Title, Command: r.Command, Seed: r.Seed, Version: r.Version, Began: r.Began, Length: Seconds(max(0, h.Length)), Nodes: nodeNames(r.Nodes, h.Samples), Joined: r.Joined},
 		Verdicts: nonNil(r.Verdicts),
+		Missed:   []Missed{},
 		Pictures: slices.Sorted(maps.Keys(r.Pictures)),
 		States:   states(h.Samples, h.Length),
 		Cuts:     cuts(h.Samples, h.Length),
@@ -72,6 +73,14 @@ func Summarise(r *history.Result) Summary {
 	}
 	s.Counts.Watches, s.Counts.Deliveries = len(h.Watches), len(h.Deliveries)
 	s.Counts.Faults = len(s.Faults)
+	for _, m := range h.Missed {
+		s.Missed = append(s.Missed, Missed{Seconds(m.At), m.Text, m.Why, m.Reason})
+		if m.Reason == history.NeverReached {
+			s.Counts.NeverReached++
+		} else {
+			s.Counts.NotDone++
+		}
+	}
 	s.Counts.Elections, s.Counts.Terms = terms(h.Samples)
 	if r.Final != nil {
 		s.Counts.Chain = r.Final.Size

@@ -70,6 +70,8 @@ type Summary struct {
 	Codes    []Code            `json:"codes"`
 	Verdicts []history.Verdict `json:"verdicts"`
 	Faults   []Fault           `json:"faults"`
+	// Missed are the faults that were planned and did not come to pass, in order.
+	Missed []Missed `json:"missed"`
 	// States are what each node was, node by node and in order of time.
 	States []State `json:"states"`
 	// Cuts are the times in which links were cut, in order; what is missing had
@@ -90,6 +92,8 @@ type Run struct {
 	Began   time.Time `json:"began"`
 	Length  Seconds   `json:"length"`
 	Nodes   []string  `json:"nodes"`
+	// Joined is how many of the nodes joined while it ran.
+	Joined int `json:"joined,omitempty"`
 }
 
 // Counts are the totals of a run.
@@ -105,8 +109,12 @@ type Counts struct {
 	Reads      int `json:"reads"`
 	Watches    int `json:"watches"`
 	Deliveries int `json:"deliveries"`
-	// Faults counts what went wrong, without what mended it.
-	Faults int `json:"faults"`
+	// Faults counts what went wrong, without what mended it. NotDone counts what was
+	// planned and could not be done, and NeverReached crashes at points that no node
+	// came to: neither is in Faults.
+	Faults       int `json:"faults"`
+	NotDone      int `json:"not_done"`
+	NeverReached int `json:"never_reached"`
 	// Elections counts the terms in which a sample saw a node lead, without
 	// the first: an election between two samples that nobody won is in Terms
 	// alone, which is by how much the term grew.
@@ -158,6 +166,14 @@ type Fault struct {
 	// Longest is the longest time without a successful append that the fault
 	// has a part of; it may reach beyond it.
 	Longest Seconds `json:"longest_without_a_write"`
+}
+
+// Missed is a fault that was planned and did not come to pass.
+type Missed struct {
+	At     Seconds        `json:"at"`
+	Text   string         `json:"text"`
+	Why    string         `json:"why"`
+	Reason history.Reason `json:"reason"`
 }
 
 // What a node was.

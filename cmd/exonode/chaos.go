@@ -1,19 +1,23 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/exonode/exonode/chaos"
 	"github.com/exonode/exonode/chaos/lab"
@@ -66,13 +70,13 @@ var chaosHelp = map[string]struct{ short, example string }{
 	"pause":     {"Stop nodes where they stand (SIGSTOP)", "pause leader"},
 	"disk":      {"Make the disk of nodes slow, hang or fail", "disk leader hang"},
 	"clock":     {"Set the clock of nodes wrong", "clock n1 1h"},
-	"crash":     {"Let nodes crash at a named point", "crash leader after-append"},
+	"crash":     {"Let nodes crash the next time that they come to a named point, or after so many times", "crash leader after-append"},
 	"transfer":  {"Hand leadership over", "transfer n2"},
 	"join":      {"Add a node", "join"},
 	"remove":    {"Take a node out of the cluster for good", "remove n3"},
 	"leave":     {"Have a node leave the cluster for good", "leave n3"},
 	"replace":   {"Add a node, and once it votes take another out for good", "replace n3"},
-	"start":     {"Start nodes again that were killed or paused", "start n1"},
+	"start":     {"Start nodes again that were killed or paused, or crashed", "start n1"},
 	"heal":      {"Mend everything", "heal"},
 }
 
@@ -85,7 +89,11 @@ func (a *app) chaosVerbCommand(verb string, dir *string) *cobra.Command {
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: a.completeLab(dir),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			action, err := chaos.ParseAction(append([]string{verb}, args...)...)
+			words := []string{verb}
+			for _, arg := range args {
+				words = append(words, strings.TrimPrefix(arg, offsetMark))
+			}
+			action, err := chaos.ParseAction(words...)
 			if err != nil {
 				return usagef("%w", err)
 			}
@@ -102,8 +110,44 @@ func (a *app) chaosVerbCommand(verb string, dir *string) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().SetInterspersed(false) // a clock may go back: -5s is no flag
 	return cmd
+}
+
+// offsetMark begins a word that begins with a dash and is no flag. No argument of a
+// process has it.
+const offsetMark = "\x00"
+
+// offset is a duration below zero: no flag begins with a digit.
+var offset = regexp.MustCompile(`^-\.?[0-9]`)
+
+// keepOffsets marks the words of `chaos clock` that the parser of flags would take for
+// some: a clock may go back, by -5s. Flags may stand before, between and after them.
+func keepOffsets(root *cobra.Command, args []string) []string {
+	cmd, _, err := root.Find(args)
+	if err != nil || cmd.CommandPath() != "exonode chaos clock" {
+		return args
+	}
+	args = slices.Clone(args)
+	for i, arg := range args {
+		if arg == "--" {
+			break
+		}
+		if offset.MatchString(arg) && (i == 0 || !wantsValue(cmd, args[i-1])) {
+			args[i] = offsetMark + arg
+		}
+	}
+	return args
+}
+
+// wantsValue reports whether a word is a flag whose value is the next one.
+func wantsValue(cmd *cobra.Command, arg string) bool {
+	var f *pflag.Flag
+	if name, long := strings.CutPrefix(arg, "--"); long {
+		f = cmd.Flag(name)
+	} else if len(arg) == 2 && arg[0] == '-' {
+		f = cmd.InheritedFlags().ShorthandLookup(arg[1:])
+	}
+	return f != nil && f.NoOptDefVal == ""
 }
 
 // completeLab completes the names of the lab's nodes.
@@ -139,6 +183,9 @@ func (a *app) chaosUpCommand(dir *string) *cobra.Command {
 		Short: "Start a lab in the background",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if nodes < 1 || nodes > lab.MaxNodes {
+				return usagef("--nodes is %d: want 1 to %d", nodes, lab.MaxNodes)
+			}
 			return a.chaosUp(cmd.Context(), *dir, nodes)
 		},
 	}
@@ -170,7 +217,7 @@ func (a *app) chaosUp(ctx context.Context, dir string, nodes int) error {
 	}
 	defer log.Close()
 	fmt.Fprintf(a.stderr, "starting %d nodes in %s\n", nodes, dir)
-	supervisor := exec.Command(binary, "chaos", "supervise", "--dir", dir, "--nodes", strconv.Itoa(nodes))
+	supervisor := exec.Command(binary, "chaos", "supervise", "--dir", dir, "--nodes", strconv.Itoa(nodes), "--output", "json")
 	supervisor.Stderr = log
 	lab.Detach(supervisor)
 	out, err := supervisor.StdoutPipe()
@@ -185,7 +232,7 @@ func (a *app) chaosUp(ctx context.Context, dir string, nodes int) error {
 	if err != nil || string(text) != labReady {
 		_ = supervisor.Wait() // it says why in its log
 		why, _ := os.ReadFile(log.Name())
-		return fmt.Errorf("the lab did not start: %s", strings.TrimSpace(string(why)))
+		return notStarted(why)
 	}
 	s, err := remote.Status(ctx)
 	if err != nil {
@@ -203,6 +250,18 @@ func (a *app) chaosUp(ctx context.Context, dir string, nodes int) error {
 `)
 	}
 	return nil
+}
+
+// notStarted is the error that a supervisor's log ends with, or else all that it says.
+func notStarted(log []byte) error {
+	lines := bytes.Split(bytes.TrimSpace(log), []byte("\n"))
+	var last struct {
+		Error errorView `json:"error"`
+	}
+	if err := json.Unmarshal(lines[len(lines)-1], &last); err != nil || last.Error.Code == "" {
+		return fmt.Errorf("the lab did not start: %s", bytes.TrimSpace(log))
+	}
+	return failf(code(last.Error.Code), last.Error.Hint, "the lab did not start: %s", last.Error.Message)
 }
 
 func (a *app) chaosSuperviseCommand(dir *string) *cobra.Command {
@@ -295,6 +354,8 @@ func (a *app) printLabStatus(s chaos.LabStatus) error {
 				state = "no leader"
 			case n.Up:
 				state = "no answer"
+			case n.Paused:
+				state = "paused"
 			case slices.Contains(s.Gone, n.Name):
 				state = "gone"
 			}
@@ -350,7 +411,7 @@ func linkMatrix(s chaos.LabStatus) string {
 		}
 		b.WriteByte('\n')
 	}
-	b.WriteString("· reaches   x is cut   - is down\n")
+	b.WriteString("· reaches   x is cut   - is down or paused\n")
 	return b.String()
 }
 

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -40,15 +42,25 @@ scenarios" lists them) or a file; without one, faults of all kinds come as the s
 chooses.
 
 With --against, workload and checks alone run against the cluster at --addr; its events
-stay there, in workspace chaos.
+stay there, in workspace chaos. The scenario is then one without faults; without one, it
+is calm.
 
-Exit status 1: a check failed.`,
+Exit status 1: a check failed, or the run could not be made; 2: it was not begun, such as
+where nothing answers at --addr.`,
 		Example: `  exonode chaos run
   exonode chaos run partitions --seed 7
   exonode chaos run --duration 3m --nodes 5 --faults partition,kill,pause
   exonode chaos run calm --against --addr n1.example:7482,n2.example:7482`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			for flag, bad := range map[string]error{
+				"duration": outside(f.duration <= 0, "--duration is %v: want more than 0, such as 2m", f.duration),
+				"nodes":    outside(f.nodes < 1 || f.nodes > chaos.MaxNodes, "--nodes is %d: want 1 to %d", f.nodes, chaos.MaxNodes),
+			} {
+				if bad != nil && cmd.Flags().Changed(flag) {
+					return bad
+				}
+			}
 			return a.chaosRun(cmd.Context(), &f, args)
 		},
 	}
@@ -63,36 +75,70 @@ Exit status 1: a check failed.`,
 	return cmd
 }
 
-func (a *app) chaosRun(ctx context.Context, f *chaosRunFlags, args []string) error {
+// outside is an error of the command line where a flag's value is not what it can be.
+func outside(bad bool, format string, args ...any) error {
+	if !bad {
+		return nil
+	}
+	return usagef(format, args...)
+}
+
+// scenario is what the flags make of a scenario, and its name.
+func (a *app) chaosScenario(f *chaosRunFlags, args []string, seed uint64) (string, *chaos.Scenario, error) {
 	name := "mix"
+	if f.against {
+		name = "calm"
+	}
 	if len(args) > 0 {
 		name = args[0]
 	}
 	s, err := chaos.LoadScenario(name)
 	if err != nil {
-		return usagef("%w", err)
+		return "", nil, usagef("%w", err)
 	}
-	if f.duration > 0 {
-		s.Length = f.duration
+	switch {
+	case f.against && len(f.faults) > 0:
+		return "", nil, usagef("--against breaks nothing in the cluster at --addr: leave out --faults; or leave out --against, and a cluster is started to be broken")
+	case f.against && s.Breaks():
+		return "", nil, usagef("scenario %s has faults, and --against breaks nothing in the cluster at --addr: give a scenario without steps and random, such as calm", name)
 	}
 	if f.nodes > 0 {
 		s.Nodes = f.nodes
 	}
 	if len(f.faults) > 0 {
-		if s.Random == nil {
-			s.Random = &chaos.Random{}
-		}
-		s.Random.Faults = f.faults
-		if s.Random.Every == 0 {
-			s.Random.Every, s.Random.For = 6*time.Second, 4*time.Second
+		s.SetFaults(f.faults)
+	}
+	breaks := s.Breaks()
+	if f.duration > 0 {
+		if dropped := s.SetLength(f.duration); dropped > 0 {
+			fmt.Fprintf(a.stderr, "%d of the scenario's steps begin after --duration %v, and are left out\n", dropped, f.duration)
 		}
 	}
 	if err := s.Validate(); err != nil {
-		return usagef("%w", err)
+		return "", nil, usagef("%w", err)
 	}
+	if n, err := s.Faults(seed); err != nil || breaks && n == 0 {
+		return "", nil, usagef("no fault comes within %v with seed %d: give a longer --duration, or calm for a run without faults", s.Length, seed)
+	}
+	return name, s, nil
+}
+
+func (a *app) chaosRun(ctx context.Context, f *chaosRunFlags, args []string) error {
 	seed := f.seed
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano()) % 1_000_000
+	}
+	name, s, err := a.chaosScenario(f, args, seed)
+	if err != nil {
+		return err
+	}
+	if err := writable(f.report); err != nil {
+		return misuse(codeFile, "choose another file with --report", fmt.Errorf("write the report: %w", err))
+	}
+	if f.against {
+		if err := a.answers(ctx); err != nil {
+			return err
+		}
 	}
 	cfg := chaos.RunConfig{
 		Scenario: s, Seed: seed, Environment: f.environment, Version: version(),
@@ -103,7 +149,7 @@ func (a *app) chaosRun(ctx context.Context, f *chaosRunFlags, args []string) err
 	if f.against {
 		cfg.Addrs = a.addrs
 	}
-	fmt.Fprintf(a.stderr, "%s; seed %d\n", s.Title, seed)
+	fmt.Fprintf(a.stderr, "%s; seed %d\n", cmp.Or(s.Title, name), seed)
 	result, err := chaos.Run(ctx, cfg)
 	if err != nil {
 		return err
@@ -130,6 +176,36 @@ func (a *app) chaosRun(ctx context.Context, f *chaosRunFlags, args []string) err
 		return fmt.Errorf("the cluster did not keep its word\n  %s has the evidence; repeat it with `%s`", f.report, result.Command)
 	}
 	return nil
+}
+
+// answers returns an error, at once or after --timeout, where no node answers at --addr.
+func (a *app) answers(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	c, err := a.connect(ctx)
+	if err == nil {
+		_, err = c.Status(ctx)
+		err = errors.Join(err, c.Close())
+	}
+	var own *failure
+	if err == nil || errors.As(err, &own) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return misuse("", "nothing was run: give API addresses of a cluster that runs with --addr, or leave out --against to have one started", err)
+}
+
+// writable returns an error where a file can't be written. It leaves what is there.
+func writable(path string) error {
+	_, missing := os.Lstat(path)
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	err = file.Close()
+	if errors.Is(missing, os.ErrNotExist) {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
 }
 
 // writeReport writes a report whole, or leaves what was there.
