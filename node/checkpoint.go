@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/exonode/exonode/api"
 	"github.com/exonode/exonode/catalog"
 	"github.com/exonode/exonode/chain"
@@ -42,6 +44,9 @@ func (n *Node) openCheckpoints() (err error) {
 	if err != nil {
 		return err
 	}
+	if err := n.checkpointMetrics(); err != nil {
+		return err
+	}
 	for method, serve := range n.checkpoints.Handlers() {
 		n.trans.Handle(transport.ClassCall, method, func(ctx context.Context, from transport.Peer, request []byte) ([]byte, error) {
 			b, err := serve(ctx, from.NodeID, request)
@@ -62,6 +67,34 @@ func (n *Node) openCheckpoints() (err error) {
 			return f.Bytes
 		}
 		return nil
+	}
+	return nil
+}
+
+// checkpointMetrics shows how far checkpoints are, and whether something stands against
+// them.
+func (n *Node) checkpointMetrics() error {
+	var errs []error
+	for _, g := range []struct {
+		name, help string
+		value      func(checkpoints.Status) float64
+	}{
+		{"exonode_checkpoint_final_size", "Entries of the newest final checkpoint.", func(s checkpoints.Status) float64 { return float64(s.Size) }},
+		{"exonode_checkpoint_witnessed_size", "Entries of the newest checkpoint with a quorum of outside witnesses.", func(s checkpoints.Status) float64 { return float64(s.Witnessed) }},
+		{"exonode_checkpoint_blocked", "1 where this node leads and nothing newer becomes final, or where it found an entry that it does not cosign.", func(s checkpoints.Status) float64 {
+			if s.Problem != "" {
+				return 1
+			}
+			return 0
+		}},
+	} {
+		errs = append(errs, n.registry.Register(prometheus.NewGaugeFunc(
+			prometheus.GaugeOpts{Name: g.name, Help: g.help},
+			func() float64 { return g.value(n.checkpoints.Status()) },
+		)))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
 	}
 	return nil
 }
