@@ -16,7 +16,7 @@ FAULTS ?=
 CRASHES ?= 20
 SEED ?= 0
 PLANTED ?= all
-BUGS ?= double fork head lost_ack reorder session stale_read stall verdict
+BUGS ?= double fork head lost_ack no_lookup reorder session stale_read stall verdict
 # Simulated nodes write their keys to files: where those are synced for nothing.
 SIMDIR ?= $(or $(wildcard /dev/shm),$(TMPDIR),/tmp)
 
