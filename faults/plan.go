@@ -87,11 +87,13 @@ const (
 	AfterApply     Point = "after-apply"     // the ledger has them, unsynced
 	BeforeSnapshot Point = "before-snapshot" // before the ledger is synced for it
 	AfterSnapshot  Point = "after-snapshot"  // it is synced, the manifest not written
+	BeforeCosign   Point = "before-cosign"   // of a checkpoint: nothing of it is on disk
+	AfterCosign    Point = "after-cosign"    // that it is signed is on disk, and nobody has the signature
 )
 
 // Points are all points.
 func Points() []Point {
-	return []Point{BeforeAppend, MidAppend, AfterAppend, BeforeVote, AfterVote, BeforeApply, AfterApply, BeforeSnapshot, AfterSnapshot}
+	return []Point{BeforeAppend, MidAppend, AfterAppend, BeforeVote, AfterVote, BeforeApply, AfterApply, BeforeSnapshot, AfterSnapshot, BeforeCosign, AfterCosign}
 }
 
 // Duration is written like "1.5s" in JSON.

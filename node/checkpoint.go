@@ -39,7 +39,7 @@ func (n *Node) openCheckpoints() (err error) {
 			return reply, err
 		},
 		Witnesses: n.cfg.Checkpoints.Witnesses, HTTP: &http.Client{CheckRedirect: noRedirect}, Consistency: n.ledger.ConsistencyProof,
-		Write: n.witness.write, Now: n.faults.Now, Log: n.log,
+		Write: n.witness.write, Now: n.faults.Now, Faults: n.faults, Log: n.log,
 	})
 	if err != nil {
 		return err

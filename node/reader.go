@@ -164,6 +164,9 @@ func storeError(err error) error {
 // Lookup implements server.Reader.
 func (r *reader) Lookup(_ context.Context, key chain.Key) (server.Lookup, error) {
 	slot, ok, err := r.store.Find(key)
+	if planted.NoLookup {
+		err = errors.New("a planted bug") // bug: where it stands is never told
+	}
 	if err != nil {
 		return server.Lookup{}, storeError(err)
 	}

@@ -5,13 +5,14 @@ package check
 var Planted = map[string][]string{
 	"lost_ack":    {Acknowledged},
 	"double":      {Acknowledged, AtMostOnce},
-	"reorder":     {Acknowledged, RealTimeOrder},
-	"stale_read":  {Linearizable},
+	"reorder":     {Acknowledged, RealTimeOrder, Linearizable, Porcupine},
+	"stale_read":  {Linearizable, Porcupine},
 	"session":     {Session},
 	"watch_gap":   {Watches},
 	"watch_twice": {Watches},
 	"fork":        {Replicas},
 	"verdict":     {Verdicts},
 	"head":        {Heads},
+	"no_lookup":   {Workload},
 	"stall":       {Progress, Recovery},
 }

@@ -43,6 +43,8 @@ var (
 	Verdict = Bug == "verdict"
 	// Head: some heads are told with a hash that is in no chain.
 	Head = Bug == "head"
+	// NoLookup: no lookup is answered.
+	NoLookup = Bug == "no_lookup"
 	// Stall: once leaders have changed a few times, none proposes anything.
 	Stall = Bug == "stall"
 )

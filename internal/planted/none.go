@@ -17,5 +17,6 @@ const (
 	Fork       = false
 	Verdict    = false
 	Head       = false
+	NoLookup   = false
 	Stall      = false
 )

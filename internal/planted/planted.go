@@ -8,6 +8,6 @@ package planted
 
 // Bugs are the names, in order.
 var Bugs = []string{
-	"double", "fork", "head", "lost_ack", "reorder", "session", "stale_read", "stall",
+	"double", "fork", "head", "lost_ack", "no_lookup", "reorder", "session", "stale_read", "stall",
 	"verdict", "watch_gap", "watch_twice",
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/exonode/exonode/catalog"
 	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/chain/checkpoint"
+	"github.com/exonode/exonode/faults"
 	"github.com/exonode/exonode/fsm"
 	"github.com/exonode/exonode/node/signing"
 )
@@ -372,6 +373,7 @@ func (s *Service) serveCosign(ctx context.Context, request []byte) ([]byte, erro
 	if view.Genesis() == nil || p.Origin != view.Origin() {
 		return nil, fmt.Errorf("the log is %q here, not %q", view.Origin(), p.Origin)
 	}
+	s.cfg.Faults.Reach(faults.BeforeCosign)
 	signatures, err := s.cosigner.Cosign(note, logKeys(view), s.cfg.Tree)
 	if err != nil {
 		if errors.Is(err, signing.ErrContradicts) || errors.Is(err, ErrVerdict) || errors.Is(err, signing.ErrBroken) {
@@ -379,6 +381,7 @@ func (s *Service) serveCosign(ctx context.Context, request []byte) ([]byte, erro
 		}
 		return nil, err
 	}
+	s.cfg.Faults.Reach(faults.AfterCosign)
 	var out bytes.Buffer
 	for i := range signatures {
 		out.WriteString(signatures[i].Line())

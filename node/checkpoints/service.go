@@ -19,6 +19,7 @@ import (
 	"github.com/exonode/exonode/catalog"
 	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/chain/checkpoint"
+	"github.com/exonode/exonode/faults"
 	"github.com/exonode/exonode/fsm"
 	"github.com/exonode/exonode/membership"
 	"github.com/exonode/exonode/node/signing"
@@ -105,7 +106,9 @@ type Config struct {
 	// Write brings an event of this node's into the chain, some time.
 	Write func(kind, cause, subject string, payload any) error
 	Now   func() time.Time
-	Log   *slog.Logger
+	// Faults may have the node crash where it cosigns; nil is a node that is well.
+	Faults *faults.Set
+	Log    *slog.Logger
 }
 
 // Service makes checkpoints with the other members. Safe for concurrent use.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/chain/checkpoint"
+	"github.com/exonode/exonode/faults"
 	"github.com/exonode/exonode/fsm"
 	"github.com/exonode/exonode/node/signing"
 )
@@ -333,6 +335,62 @@ func TestMemoryLasts(t *testing.T) {
 			t.Errorf("it signs another tree after its restart: %v", err)
 		}
 	})
+}
+
+// TestCrashAtCosign: a voter that crashes where it cosigns has what it signed on disk once
+// anybody could have it, and after its restart cosigns on.
+func TestCrashAtCosign(t *testing.T) {
+	for _, at := range []struct {
+		point faults.Point
+		kept  bool
+	}{{faults.BeforeCosign, false}, {faults.AfterCosign, true}} {
+		t.Run(string(at.point), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				died := make(chan struct{})
+				set, err := faults.New(faults.Config{
+					Locate: func(string) string { return "" },
+					Die: func() {
+						close(died)
+						<-t.Context().Done() // it says nothing any more
+						runtime.Goexit()
+					},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				c := newCluster(t, 3, func(id string, cfg *Config) {
+					if id == "n2" {
+						cfg.Faults = set
+					}
+				})
+				time.Sleep(30 * time.Second) // all keys are known
+				n2, origin := c.members["n2"], c.members["n1"].fsm.View().Origin()
+				if f := c.await("n1", n2.Size()); !f.Signed["n2"] {
+					t.Fatalf("signed by %v", f.Signed)
+				}
+				c.must(set.Apply(faults.Plan{Crash: faults.Crash{Point: at.point}}))
+				c.grow(1)
+				<-died
+				n2.down.Store(true)
+				size := n2.Size()
+				if f := c.await("n1", size); f.Signed["n2"] {
+					t.Error("it crashed, and its signature is there")
+				}
+				memory, err := signing.OpenMemory("signed/"+cosignMemory, n2.disk)
+				c.must(err)
+				root, _ := n2.RootAt(size)
+				if last, _ := memory.Last(origin); (last == signing.Head{Size: size, Root: root}) != at.kept {
+					t.Errorf("on disk is that it signed %v, of %d entries", last, size)
+				}
+				n2.start(nil)
+				n2.down.Store(false)
+				c.grow(1)
+				if f := c.await("n1", n2.Size()); !f.Signed["n2"] {
+					t.Errorf("after its restart it does not cosign: %v, %v", f.Signed, c.members["n1"].Status().Refusals)
+				}
+			})
+		})
+	}
 }
 
 func TestTrim(t *testing.T) {

@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"errors"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -435,13 +436,22 @@ func storeThatWins(c *cluster) {
 		return
 	}
 	c.note("bad-disk", "the leader writes what does not come to the others, and then its disk fails")
+	before := c.term(l)
 	w := &wrong{cut: between([]*machine{l.m}, others)}
 	c.net.begin(w)
-	time.Sleep(300 * time.Millisecond)
+	// Once the others have what it wrote, one of them may be elected, and nothing is
+	// written since the quorum needs the disk that fails: another harm. So it is cut until
+	// it does not lead any more, and what was on its way is lost.
+	ahead := c.within(10*time.Second, func() bool {
+		return c.last(l) > c.last(others[0].running()) && c.last(l) > c.last(others[1].running())
+	})
 	l.change(func(p *faults.Plan) { p.Disk = faults.Disk{Error: "EIO", Stores: raftStores[:1]} })
-	time.Sleep(700 * time.Millisecond) // it does not lead any more
+	deposed := c.within(10*time.Second, func() bool { return !l.alive() || c.leading() != l.m })
+	if !ahead || !deposed {
+		c.problem("the leader has entries that the others lack: %v; it does not lead any more: %v", ahead, deposed)
+	}
+	c.net.conns.Reset(net.JoinHostPort(l.m.host, peerPort))
 	c.net.end(w)
-	before := c.term(l)
 	select {
 	case <-l.over:
 		c.seen.add("nodes ended by themselves")
@@ -454,6 +464,23 @@ func storeThatWins(c *cluster) {
 	for _, m := range others[2:] {
 		m.start()
 	}
+}
+
+// within reports whether something comes true within a while.
+func (c *cluster) within(limit time.Duration, holds func() bool) bool {
+	for give := time.Now().Add(limit); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(give) {
+			return false
+		}
+	}
+	return true
+}
+
+// last is the index of the last entry in the log of a node.
+func (c *cluster) last(l *life) uint64 {
+	s, err := l.node.Status(context.Background())
+	must(err)
+	return s.LastLogIndex
 }
 
 // stranger makes a machine that is none of the cluster's, in reach of it.
