@@ -1,7 +1,8 @@
 #!/bin/sh
-# Generates the Go code of api/ from its protobuf schema, with buf and local
-# plugins at the versions below. With --check, fails where the committed code is
-# stale, and changes nothing.
+# Generates the Go code of api/ from its protobuf schema, by scripts/protogen and the
+# plugins at the versions below, after buf has linted it. With --check, fails where
+# the committed code is stale, and changes nothing; so whoever changes the schema
+# has it linted.
 #
 # The tools are built once into the user's cache directory (override with
 # EXONODE_TOOLS); nothing of them enters go.mod.
@@ -19,22 +20,25 @@ mkdir -p "$tools"
 install_tool() { # name, package@version
 	[ -x "$tools/$1" ] || GOBIN=$tools GOFLAGS=-mod=mod CGO_ENABLED=0 go install "$2"
 }
-install_tool buf "github.com/bufbuild/buf/cmd/buf@$BUF"
 install_tool protoc-gen-go "google.golang.org/protobuf/cmd/protoc-gen-go@$PROTOC_GEN_GO"
 install_tool protoc-gen-connect-go "connectrpc.com/connect/cmd/protoc-gen-connect-go@$PROTOC_GEN_CONNECT_GO"
 PATH=$tools:$PATH
 export PATH
+generate() { # directory to write to
+	(cd ../scripts/protogen && CGO_ENABLED=0 go build -o "$tools/protogen" .)
+	protogen -out "$1" exonode/v1/exonode.proto go=paths=source_relative connect-go=paths=source_relative,simple
+}
 
 case ${1-} in
 "")
+	install_tool buf "github.com/bufbuild/buf/cmd/buf@$BUF"
 	buf lint
-	buf generate
+	generate .
 	;;
 --check)
 	out=$(mktemp -d)
 	trap 'rm -rf "$out"' EXIT
-	buf lint
-	buf generate -o "$out"
+	generate "$out"
 	for f in exonode/v1/exonode.pb.go exonode/v1/exonodev1connect/exonode.connect.go; do
 		cmp "$f" "$out/$f" || {
 			echo "generate.sh: api/$f is stale: run scripts/generate.sh" >&2
