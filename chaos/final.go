@@ -67,7 +67,7 @@ func (r *run) final(ctx context.Context, admin *client.Client, size uint64) *his
 func (r *run) wantedRoots() map[uint64]bool {
 	wanted := make(map[uint64]bool)
 	for _, op := range r.rec.Peek() {
-		if op.Kind == history.Head && !op.Root.IsZero() {
+		if (op.Kind == history.Head || op.Kind == history.Checkpoint) && !op.Root.IsZero() {
 			wanted[op.Size] = true
 		}
 	}

@@ -42,7 +42,7 @@ func TestScenariosRefused(t *testing.T) {
 		`steps: [{at: 99m, do: kill leader}]`:                       `steps[0].at is 1h39m0s, which never comes: length is 1m0s`,
 		`steps: [{at: 60s, do: kill leader}]`:                       `steps[0].at`,
 		`{nodes: 1, random: {faults: [partition]}}`:                 `random.faults: with 1 node there is no partition, which takes at least 2`,
-		`limits: {least: {foo: 1}}`:                                 `limits.least: "foo" is none of append, head, lookup, get, member`,
+		`limits: {least: {foo: 1}}`:                                 `limits.least: "foo" is none of append, head, lookup, get, checkpoint, member`,
 		`limits: {least: {append: -1}}`:                             `limits.least`,
 		`limits: {by_kind: {foo: {silence: 1s}}}`:                   `limits.by_kind: "foo" is none of calm, clock, crash`,
 		`limits: {by_kind: {replace: {silence: 1s}}}`:               `limits.by_kind: "replace" is none of`,

@@ -13,6 +13,7 @@ import (
 
 	"github.com/exonode/exonode/api"
 	"github.com/exonode/exonode/chain"
+	"github.com/exonode/exonode/chain/checkpoint"
 	"github.com/exonode/exonode/chaos/history"
 	"github.com/exonode/exonode/client"
 )
@@ -381,7 +382,14 @@ func (l *load) read(worker int) {
 				op.Size, op.HeadHash, op.Root = h.Size, h.Hash, h.Root
 				last = max(last, h.Size-min(h.Size, 1))
 			}
-		case n < 9:
+		case n == 8:
+			op.Kind, op.Consistency = history.Checkpoint, ""
+			var c *checkpoint.Note
+			if c, err = at.Checkpoint(ctx, 0); err == nil {
+				op.Size, op.Root = c.Checkpoint.Size, c.Checkpoint.Root
+				last = max(last, op.Size-min(op.Size, 1))
+			}
+		case n < 8:
 			op.Kind, op.Key = history.Lookup, key
 			var found client.Lookup
 			if found, err = at.Lookup(ctx, key); err == nil && found.Entry != nil {

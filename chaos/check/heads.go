@@ -4,13 +4,14 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/exonode/exonode/chain"
 	"github.com/exonode/exonode/chaos/history"
 )
 
 // heads checks every hash and root that a client was told, at any consistency, against
 // the final chain: there never was another.
 func (r *run) heads() history.Verdict {
-	f := find(Heads, "Every head, entry and root that any client was told, at any consistency, is of the chain that all hold in the end.")
+	f := find(Heads, "Every head, entry, checkpoint and root that any client was told, at any consistency, is of the chain that all hold in the end.")
 	told := make(map[uint64]int32) // of each size: the operation that told its root first
 	for i := range r.h.Ops {
 		op := &r.h.Ops[i]
@@ -30,6 +31,10 @@ func (r *run) heads() history.Verdict {
 			continue
 		}
 		f.Checked++
+		if op.Kind == history.Checkpoint { // of which the root is all that it tells
+			hash = r.hashAt(n)
+			r.root(&f, told, i)
+		}
 		switch {
 		case n > r.size():
 			f.wrong("beyond the end: %s; the chain has %d entries", tell(op), r.size())
@@ -38,8 +43,16 @@ func (r *run) heads() history.Verdict {
 		}
 	}
 	r.roots(&f, told)
-	f.note("%d heads, entries and acknowledgements; roots at %d sizes", f.Checked, len(told))
+	f.note("%d heads, entries, checkpoints and acknowledgements; roots at %d sizes", f.Checked, len(told))
 	return f.verdict()
+}
+
+// hashAt is the hash of the last of n entries; zero where there are fewer.
+func (r *run) hashAt(n uint64) (hash chain.Hash) {
+	if n > 0 && n <= r.size() {
+		hash = r.f.Entries[n-1].Hash
+	}
+	return hash
 }
 
 // root compares the root that a head told with the one that was told first.

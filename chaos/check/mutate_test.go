@@ -240,6 +240,14 @@ var mutations = []mutation{
 		op.Root[20]++
 		return true
 	}, []string{check.Heads}, "root"},
+	{"a checkpoint is of another tree", func(n *rand.Rand, h *history.History, f *history.Final) bool {
+		asCheckpoint(n, h).Root[20]++
+		return true
+	}, []string{check.Heads}, "root"},
+	{"a checkpoint is of entries that there never were", func(n *rand.Rand, h *history.History, f *history.Final) bool {
+		asCheckpoint(n, h).Size = f.Size + 1
+		return true
+	}, []string{check.Heads}, "beyond the end"},
 	{"an entry has another hash", func(n *rand.Rand, h *history.History, f *history.Final) bool {
 		pick(n, h, reads(history.Get, history.Session)).Hash[20]++
 		return true
@@ -392,4 +400,11 @@ func TestPicture(t *testing.T) {
 	if page := string(pictures["porcupine-1"]); !strings.Contains(page, "client 77") {
 		t.Errorf("the conflict is not in the picture: %d bytes", len(page))
 	}
+}
+
+// asCheckpoint makes a read of a head one of a checkpoint, which tells the same tree.
+func asCheckpoint(n *rand.Rand, h *history.History) *history.Op {
+	op := pick(n, h, func(op *history.Op) bool { return reads(history.Head, history.Stale)(op) && op.Size > 0 })
+	op.Kind, op.Consistency, op.HeadHash = history.Checkpoint, "", chain.Hash{}
+	return op
 }

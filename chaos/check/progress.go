@@ -172,7 +172,7 @@ func (r *run) workload(l Limits) history.Verdict {
 			c.unknown++
 		}
 	}
-	for _, kind := range []history.Kind{history.Append, history.Head, history.Lookup, history.Get, history.Member} {
+	for _, kind := range history.Kinds() {
 		var c count
 		if counts[kind] != nil {
 			c = *counts[kind]

@@ -123,7 +123,7 @@ func shows(op *history.Op) uint64 {
 	switch {
 	case op.Outcome != history.OK:
 		return 0
-	case op.Kind == history.Head:
+	case op.Kind == history.Head, op.Kind == history.Checkpoint:
 		return op.Size
 	case op.Kind == history.Append, op.Kind == history.Lookup && op.Found, op.Kind == history.Get && !missing(op):
 		return op.Sequence + 1
@@ -214,7 +214,7 @@ func became(op *history.Op) string {
 		return string(op.Outcome) + ", " + op.Code
 	case op.Outcome != history.OK:
 		return string(op.Outcome)
-	case op.Kind == history.Head:
+	case op.Kind == history.Head, op.Kind == history.Checkpoint:
 		return fmt.Sprintf("size %d", op.Size)
 	case op.Kind == history.Lookup && !op.Found:
 		return "not found"

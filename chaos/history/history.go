@@ -24,10 +24,12 @@ const (
 	Lookup Kind = "lookup" // reads where a key stands
 	Get    Kind = "get"    // reads an entry
 	Member Kind = "member" // changes the cluster: join, leave, remove, transfer
+	// Checkpoint reads the newest final checkpoint; its Size and Root are the note's.
+	Checkpoint Kind = "checkpoint"
 )
 
 // Kinds are all kinds.
-func Kinds() []Kind { return []Kind{Append, Head, Lookup, Get, Member} }
+func Kinds() []Kind { return []Kind{Append, Head, Lookup, Get, Checkpoint, Member} }
 
 // Consistency is how fresh a read was asked to be.
 type Consistency string

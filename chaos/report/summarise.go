@@ -67,7 +67,7 @@ func Summarise(r *history.Result) Summary {
 			s.Counts.Acknowledged += o.OK
 			s.Counts.Unknown += o.Unknown
 			s.Counts.Failed += o.Failed
-		case history.Head, history.Lookup, history.Get:
+		case history.Head, history.Lookup, history.Get, history.Checkpoint:
 			s.Counts.Reads += o.OK
 		}
 	}
@@ -290,7 +290,7 @@ func (t *tally) series() Series {
 }
 
 // kindOrder is how kinds are listed.
-var kindOrder = []history.Kind{history.Append, history.Head, history.Lookup, history.Get, history.Member}
+var kindOrder = history.Kinds()
 
 func (t *tally) operations() []Operation {
 	ops := make([]Operation, 0, len(t.kinds))

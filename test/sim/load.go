@@ -116,6 +116,8 @@ func (cl *client) run(ctx context.Context) {
 			cl.get()
 		case n < 96:
 			cl.head(history.Stale)
+		case n < 98:
+			cl.checkpoint()
 		default:
 			cl.lookup(history.Stale)
 		}
@@ -357,7 +359,7 @@ func (cl *client) read(kind history.Kind, c history.Consistency, f func(context.
 	})
 	if err == nil {
 		switch { // what it was told, at whatever consistency, its sessions see
-		case kind == history.Head:
+		case kind == history.Head, kind == history.Checkpoint:
 			cl.seen = max(cl.seen, op.Size)
 		case kind == history.Get, op.Found:
 			cl.seen = max(cl.seen, op.Sequence+1)
@@ -370,6 +372,15 @@ func (cl *client) head(c history.Consistency) bool {
 	return cl.read(history.Head, c, func(ctx context.Context, l *life, op *history.Op) error {
 		h, err := l.node.Head(ctx)
 		op.Size, op.HeadHash, op.Root = h.Size, h.Hash, h.Root
+		return err
+	})
+}
+
+// checkpoint reads the newest final checkpoint, whatever the node has.
+func (cl *client) checkpoint() bool {
+	return cl.read(history.Checkpoint, "", func(ctx context.Context, l *life, op *history.Op) error {
+		c, err := l.node.FinalCheckpoint(ctx, 0)
+		op.Size, op.Root = c.Size, c.Root
 		return err
 	})
 }
