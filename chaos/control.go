@@ -185,6 +185,8 @@ func (r *Remote) Leads(ctx context.Context, names []string) (string, error) {
 		if !known {
 			return "", fmt.Errorf("%w: the lab has no node %s", ErrAction, strings.Join(names, ", "))
 		}
+		// Those that have not noticed yet name one that is dead.
+		agree = agree && slices.ContainsFunc(s.Sample.Nodes, func(n history.NodeSample) bool { return n.Up && n.Name == leader })
 		if agree && (slices.Contains(names, leader) || leader != "" && slices.Contains(names, All)) {
 			return leader, nil
 		}

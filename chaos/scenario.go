@@ -19,6 +19,7 @@ import (
 
 	"github.com/exonode/exonode/chaos/check"
 	"github.com/exonode/exonode/chaos/history"
+	"github.com/exonode/exonode/faults"
 )
 
 // ErrScenario is wrapped where a scenario can't be read: its text names the field.
@@ -402,7 +403,10 @@ var faultKinds = map[string]faultKind{
 		return fmt.Sprintf("clock %s %v", d.one("leader", "any", "minority"), time.Duration(d.IntN(7200)-3600)*time.Second)
 	}},
 	"crash": {1, func(d draw) string {
-		points := []string{"before-append", "mid-append", "after-append", "before-vote", "after-vote", "before-apply", "after-apply", "before-snapshot", "after-snapshot"}
+		var points []string
+		for _, p := range faults.Points() {
+			points = append(points, string(p))
+		}
 		return fmt.Sprintf("crash %s %s %d", d.one("leader", "any"), d.one(points...), d.IntN(20))
 	}},
 	"transfer": {2, func(draw) string { return "transfer follower" }},
