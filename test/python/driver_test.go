@@ -10,7 +10,15 @@ import (
 	"testing"
 )
 
-var must = flag.Bool("must", false, "fail where there is no python3, rather than skip")
+var must = flag.Bool("must", false, "run all, and fail where there is no python3, rather than skip")
+
+// long skips a test of some seconds, unless all are asked for.
+func long(t *testing.T) {
+	t.Helper()
+	if !*must {
+		t.Skip("`make verify-python` runs it")
+	}
+}
 
 const scripts = "../../scripts"
 

@@ -225,6 +225,7 @@ func TestSound(t *testing.T) {
 // TestChanged flips bits of an export, many in each frame. The entry that holds the
 // bit is named.
 func TestChanged(t *testing.T) {
+	long(t)
 	v := start(t)
 	m := sample(t)
 	data, frames := m.binary()
@@ -565,6 +566,7 @@ func file(t *testing.T, data []byte) string {
 }
 
 func TestCommand(t *testing.T) {
+	long(t)
 	for _, golden := range []string{"export.bin", "export.jsonl"} {
 		out := run(t, 0, filepath.Join("../../chain/testdata", golden))
 		for _, want := range []string{"8 entries, 1 of them redacted", "31aa7f8c2e766461575c39fdc8cf81ec522315443348059aebf5ffa3f37497b6", "not checked: "} {

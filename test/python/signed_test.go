@@ -142,6 +142,7 @@ func (s *signers) note(t *testing.T, size uint64, root chain.Hash, by ...*checkp
 
 // TestCheckpoint holds checkpoints against an export.
 func TestCheckpoint(t *testing.T) {
+	long(t)
 	v, m, s := start(t), sample(t), newSigners(t)
 	data, _ := m.binary()
 	check := func(what string, status int, want string, note []byte) {
@@ -232,6 +233,7 @@ func TestPolicies(t *testing.T) {
 
 // TestReceipts changes receipts.
 func TestReceipts(t *testing.T) {
+	long(t)
 	v, m, s := start(t), sample(t), newSigners(t)
 	data, _ := m.binary()
 	tiles := m.tree.Reader(nil)

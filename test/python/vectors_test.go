@@ -171,6 +171,7 @@ func leaf(i uint64) []byte {
 // TestSameHeaders changes headers and envelopes in small ways, and asks both
 // verifiers whether they are one.
 func TestSameHeaders(t *testing.T) {
+	long(t)
 	v := start(t)
 	var g struct{ Headers, Envelopes []struct{ Name, Hex string } }
 	golden(t, "../../chain/testdata/vectors.json", &g)
