@@ -46,7 +46,6 @@ func TestFollow(t *testing.T) {
 		for _, voters := range [][]string{{"n1", "n2", "n3", "n4"}, {"n1", "n2", "n4"}, {"n1", "n2", "n4", "n5"}, {"n1", "n4", "n5"}} {
 			for _, id := range voters {
 				if c.members[id] == nil {
-					c.order = append(c.order, id)
 					c.join(id)
 				}
 			}

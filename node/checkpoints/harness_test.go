@@ -82,7 +82,9 @@ type member struct {
 
 // cluster applies the same log on all members, as raft would.
 type cluster struct {
-	mu      sync.Mutex // guards index, salts and the stores: one command at a time
+	mu sync.Mutex // guards index, salts and the stores: one command at a time
+	// net guards members and order, which the test alone changes.
+	net     sync.RWMutex
 	t       *testing.T
 	members map[string]*member
 	order   []string
@@ -141,7 +143,9 @@ func (c *cluster) add(id string, configure func(string, *Config)) {
 		Fatal: func(err error) { c.t.Error(err) }, Logger: slog.New(slog.DiscardHandler),
 	})
 	c.must(err)
+	c.net.Lock()
 	c.members[id] = m
+	c.net.Unlock()
 	m.start(configure)
 }
 
@@ -153,7 +157,7 @@ func (m *member) start(configure func(string, *Config)) {
 		View: m.fsm.View, Tree: m, Records: m.records, Grown: m.grown, Consistency: m.consistency,
 		Leading: func() bool { return m.c.leader() == m.id }, Leader: m.c.leader,
 		Members: func() []string {
-			return slices.DeleteFunc(slices.Clone(m.c.order), func(id string) bool { return id == m.id })
+			return slices.DeleteFunc(m.c.ids(), func(id string) bool { return id == m.id })
 		},
 		Voter: m.votes, Call: m.call, Write: m.write,
 		Now: func() time.Time { return time.Now().Add(time.Duration(m.ahead.Load())) }, Log: slog.New(slog.DiscardHandler),
@@ -174,7 +178,7 @@ func (m *member) votes(id string) bool {
 var errDown = errors.New("it is down")
 
 func (m *member) call(ctx context.Context, id, method string, request []byte) ([]byte, error) {
-	to := m.c.members[id]
+	to := m.c.get(id)
 	if to == nil || to.down.Load() || m.down.Load() {
 		return nil, errDown
 	}
@@ -239,13 +243,13 @@ func (c *cluster) apply(l *raft.Log, ids ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(ids) == 0 {
-		ids = c.order
+		ids = c.ids()
 	}
 	c.index++
 	l.Index, l.Term = c.index, 1
 	c.logs = append(c.logs, *l)
 	for _, id := range ids {
-		c.members[id].apply(l)
+		c.get(id).apply(l)
 	}
 }
 
@@ -279,14 +283,32 @@ func (c *cluster) command(cmd fsm.Command, ids ...string) {
 	c.apply(&raft.Log{Type: raft.LogCommand, Data: b}, ids...)
 }
 
-// join brings a member to where the others are.
-func (c *cluster) join(id string) {
+// ids are the members' names, and get is one of them.
+func (c *cluster) ids() []string {
+	c.net.RLock()
+	defer c.net.RUnlock()
+	return slices.Clone(c.order)
+}
+
+func (c *cluster) get(id string) *member {
+	c.net.RLock()
+	defer c.net.RUnlock()
+	return c.members[id]
+}
+
+// join adds members that are where the others are.
+func (c *cluster) join(ids ...string) {
 	c.t.Helper()
-	c.add(id, nil)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i := range c.logs {
-		c.members[id].apply(&c.logs[i])
+	for _, id := range ids {
+		c.add(id, nil)
+		for i := range c.logs {
+			c.get(id).apply(&c.logs[i])
+		}
+		c.net.Lock()
+		c.order = append(c.order, id)
+		c.net.Unlock()
 	}
 }
 
@@ -339,7 +361,7 @@ func (c *cluster) event(kind, id, payload string) fsm.Proposal {
 // named.
 func (c *cluster) seal(p fsm.Proposal, ids ...string) {
 	c.t.Helper()
-	leader := c.members[c.leader()]
+	leader := c.get(c.leader())
 	c.command(fsm.Command{Batch: &fsm.Batch{
 		Stamp: time.Now().Add(time.Duration(leader.ahead.Load())).UnixNano(), Node: c.leader(),
 		Revision: leader.fsm.View().Revision(), Events: []fsm.Proposal{p},
@@ -360,8 +382,8 @@ func (c *cluster) try(p fsm.Proposal) fsm.Result {
 	l := raft.Log{Type: raft.LogCommand, Data: b, Index: c.index, Term: 1}
 	c.logs = append(c.logs, l)
 	var first fsm.Result
-	for i, id := range c.order {
-		r := c.members[id].fsm.ApplyBatch([]*raft.Log{&l})[0].(*fsm.BatchResult).Results[0]
+	for i, id := range c.ids() {
+		r := c.get(id).fsm.ApplyBatch([]*raft.Log{&l})[0].(*fsm.BatchResult).Results[0]
 		if i == 0 {
 			first = r
 		}

@@ -217,10 +217,7 @@ func TestNewKeys(t *testing.T) {
 		}
 		old := Policy(n1.fsm.View().Origin(), n1.fsm.View().Genesis().LogKey, Voters(n1.fsm.View()))
 		// Two more join, so that new ones alone could never be a quorum of the old.
-		c.order = append(c.order, "n4", "n5")
-		for _, id := range c.order[3:] {
-			c.join(id)
-		}
+		c.join("n4", "n5")
 		c.vote(c.order...)
 		time.Sleep(time.Minute)
 		view := n1.fsm.View()
@@ -252,10 +249,7 @@ func TestOldKeysFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 3, nil)
 		time.Sleep(time.Minute)
-		c.order = append(c.order, "n4", "n5")
-		for _, id := range c.order[3:] {
-			c.join(id)
-		}
+		c.join("n4", "n5")
 		c.members["n2"].down.Store(true)
 		c.members["n3"].down.Store(true)
 		c.vote(c.order...)
