@@ -353,3 +353,23 @@ func TestOpenOnFullDisk(t *testing.T) {
 	}
 	must(t, s.Close())
 }
+
+// TestCloseOnFullDisk: a store that can't bring what it has into tables closes, and says
+// why. What raft's log covers is not lost.
+func TestCloseOnFullDisk(t *testing.T) {
+	disk := vfs.NewMem()
+	var full atomic.Bool
+	s, err := ledger.Create("ledger", options(errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, ".sst") {
+			return syscall.ENOSPC
+		}
+		return nil
+	}))))
+	must(t, err)
+	b := ledgertest.NewBuilder(1)
+	must(t, s.Commit(b.NextN(20, 200)))
+	full.Store(true)
+	if err := s.Close(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("closed on a full disk: %v", err)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -210,7 +211,14 @@ func openDB(dir string, o Options, readOnly bool) (_ *Store, err error) {
 	}
 	close(s.moved)
 	s.view.Store(&view{})
-	opts := o.pebble(readOnly, func(err error) { _ = s.fail(err) })
+	// A store that is only read has nothing to fail: its reader gets the error.
+	var opening *atomic.Bool
+	if !readOnly {
+		opening = new(atomic.Bool)
+		opening.Store(true)
+		defer opening.Store(false)
+	}
+	opts := o.pebble(readOnly, func(err error) { _ = s.fail(err) }, opening)
 	opts.Lock = lock
 	// Opening reports what it finds through its error, or a panic where its
 	// log or manifest can't be written.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -40,7 +41,7 @@ const (
 
 // pebble returns the database's options. fatal takes errors after which the
 // database cannot go on.
-func (o Options) pebble(readOnly bool, fatal func(error)) *pebble.Options {
+func (o Options) pebble(readOnly bool, fatal func(error), opening *atomic.Bool) *pebble.Options {
 	if o.CacheBytes == 0 {
 		o.CacheBytes = defaultCacheBytes
 	}
@@ -72,7 +73,7 @@ func (o Options) pebble(readOnly bool, fatal func(error)) *pebble.Options {
 		// Trickle table writes to the disk, so that a flush does not
 		// make raft's fsync wait for megabytes.
 		BytesPerSync:  1 << 20,
-		Logger:        pebbleLogger{o.Logger, fatal},
+		Logger:        pebbleLogger{o.Logger, fatal, opening},
 		EventListener: listener(o.Logger, fatal),
 	}
 	p.Experimental.FileCacheShards = 1
@@ -139,6 +140,9 @@ var errFatal = errors.New("unrecoverable database error")
 type pebbleLogger struct {
 	log   *slog.Logger
 	fatal func(error)
+	// opening, where not nil, says that the database is being opened: then the error is
+	// told by who waits for that, and the goroutine that has it stays where it is.
+	opening *atomic.Bool
 }
 
 func (l pebbleLogger) Infof(format string, args ...any) {
@@ -159,5 +163,8 @@ func (l pebbleLogger) Fatalf(format string, args ...any) {
 		}
 	}
 	l.fatal(err)
+	if l.opening != nil && l.opening.Load() {
+		select {} // the process is about to end
+	}
 	panic(err)
 }

@@ -385,12 +385,27 @@ func (s *Store) Close() error {
 func (s *Store) closeDB() error {
 	var errs []error
 	if !s.readOnly && s.Err() == nil {
-		errs = append(errs, s.guard("flush", s.db.Flush))
+		errs = append(errs, s.flush())
 	}
 	if !s.poisoned.Load() {
 		errs = append(errs, s.guard("close", s.db.Close), s.lock.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// flush has what is in memory brought into tables. Where that fails for lack of room,
+// Pebble tries again for ever, and says so in the background alone: that ends the wait.
+// The database is then left as it is, since closing it waits for the same.
+func (s *Store) flush() error {
+	done := make(chan error, 1)
+	go func() { done <- s.guard("flush", s.db.Flush) }() // ends with the process where it is not waited for
+	select {
+	case err := <-done:
+		return err
+	case <-s.failed:
+		s.poisoned.Store(true)
+		return s.Err()
+	}
 }
 
 // enter begins a use of the database; unless it returns an error, leave ends

@@ -93,7 +93,7 @@ type Node struct {
 	// lineage is membership.Hello's as this node began with it, and split what it heard of
 	// another one: "" is nothing.
 	lineage string
-	split   atomic.Value // string
+	split   atomic.Pointer[split]
 	// refresh asks for newer pins, restarts for a restart of raft, and says why.
 	refresh  chan struct{}
 	restarts chan string
@@ -117,7 +117,6 @@ func New(cfg Config) (_ *Node, err error) {
 	n.reconfigured = make(chan struct{}, 1)
 	n.leadership.init()
 	n.waiting.Store("booting")
-	n.split.Store("")
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())

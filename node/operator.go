@@ -281,7 +281,7 @@ func (n *Node) Status(context.Context) (server.Status, error) {
 	}
 	s.Members = n.memberList(s.Leader)
 	s.Checkpoint = n.checkpointStatus()
-	s.Warning, _ = n.split.Load().(string)
+	s.Warning = n.warning()
 	return s, nil
 }
 

@@ -106,3 +106,20 @@ func TestNamedNode(t *testing.T) {
 		t.Error("the node that was named did not leave")
 	}
 }
+
+// TestPackageNames: what packages put before their errors is left out, and nothing else.
+func TestPackageNames(t *testing.T) {
+	for in, want := range map[string]string{
+		"ledger: open database: no":                    "open database: no",
+		"close: node: raftstore: no":                   "close: no",
+		"it may be in the chain: submit it again":      "it may be in the chain: submit it again",
+		"ledger tm/d/ledger: open database: node: no":  "ledger tm/d/ledger: open database: no",
+		"the client: it is gone":                       "the client: it is gone",
+		"signing: contradicts what was signed before":  "contradicts what was signed before",
+		"checkpoint of a node: not signed by the node": "checkpoint of a node: not signed by the node",
+	} {
+		if got := packageNames.ReplaceAllString(in, "$1"); got != want {
+			t.Errorf("%q becomes %q, want %q", in, got, want)
+		}
+	}
+}

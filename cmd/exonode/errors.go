@@ -167,7 +167,7 @@ var known = []struct {
 	hint string
 }{
 	{client.ErrAddress, codeUsage, ""},
-	{syscall.ENOSPC, codeDiskFull, "make room on the disk and start again: nothing that was acknowledged is lost"},
+	{syscall.ENOSPC, codeDiskFull, "make room on the disk, some 100 MB for a start, and start again: nothing that was acknowledged is lost"},
 	{node.ErrForeignData, codeForeignData, ""},
 	{node.ErrNewerData, codeNewerData, "run the exonode that wrote it, or a newer one: data is never taken back to an older format"},
 	{node.ErrOtherCluster, codeOtherCluster, "give that cluster's file with --cluster, or another directory with --data"},
@@ -182,7 +182,7 @@ var known = []struct {
 	{node.ErrRecovering, codeRecovering, ""},
 	{node.ErrOlderEpoch, codeOlderEpoch, ""},
 	{fsm.ErrNotRecoverable, codeNoRecovery, "`exonode cluster recover` is for a stopped node that is a member by its own account"},
-	{raftstore.ErrBackend, codeRaftBackend, ""},
+	{raftstore.ErrBackend, codeRaftBackend, "leave --raft-log out: the directory's own is taken then"},
 	{raftstore.ErrDamaged, codeCorrupt, "where the others go on, take this node out (`exonode cluster remove`), empty its data directory, and let it join again"},
 	{ledger.ErrNotExist, codeNoLedger, ""},
 	{ledger.ErrForeign, codeForeignData, ""},
@@ -299,12 +299,13 @@ func problem(err error) (text, hint string) {
 	if !isIncomplete {
 		hint = hintOf(err)
 	}
-	return packageNames.ReplaceAllString(strings.TrimSpace(err.Error()), ""), hint
+	return packageNames.ReplaceAllString(strings.TrimSpace(err.Error()), "$1"), hint
 }
 
 // packageNames are what the packages' errors begin with: right in a program, and
-// noise to a person.
-var packageNames = regexp.MustCompile(`\b(chain|client|discovery|export|fsm|gates|ledger|membership|node|raftstore|server|transport): `)
+// noise to a person. They stand where an error begins: at the start, or after another's
+// colon.
+var packageNames = regexp.MustCompile(`(^|: )(?:(?:chain|checkpoint|checkpoints|client|discovery|export|fsm|gates|ledger|membership|node|raftstore|receipt|server|signing|transport): )+`)
 
 // hintOf says what to do about an error of another package.
 func hintOf(err error) string {

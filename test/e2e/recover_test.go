@@ -109,10 +109,25 @@ func TestTwoSurvivors(t *testing.T) {
 		c.recovers(name, 0, "--data", c.DataDir(name), "--yes")
 	}
 	c.start("n1", "n2")
-	for name, other := range map[string]string{"n1": "n2", "n2": "n1"} {
-		c.await(name+" to warn", func(ctx context.Context) (bool, error) {
-			s, err := c.on(name).Status(ctx)
-			return strings.Contains(s.Warning, "two chains of epoch 1") && strings.Contains(s.Warning, c.ids[other]), err
-		})
+	warned := func(text string) {
+		t.Helper()
+		for name, other := range map[string]string{"n1": "n2", "n2": "n1"} {
+			c.await(name+" to warn", func(ctx context.Context) (bool, error) {
+				s, err := c.on(name).Status(ctx)
+				return strings.Contains(s.Warning, text) && strings.Contains(s.Warning, c.ids[other]), err
+			})
+		}
 	}
+	warned("two chains of epoch 1")
+	// One of them loses its quorum again.
+	c.stop("n1")
+	c.recovers("n1", 0, "--data", c.DataDir("n1"), "--yes")
+	c.start("n1")
+	warned("two chains, of epochs")
+	// With the other gone, nothing is wrong any more.
+	c.stop("n2")
+	c.await("n1 to be content", func(ctx context.Context) (bool, error) {
+		s, err := c.on("n1").Status(ctx)
+		return s.Warning == "", err
+	})
 }
