@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"context"
 	"errors"
 	"fmt"
 )
@@ -65,6 +66,12 @@ type RemoteError struct {
 
 // Error implements error.
 func (e *RemoteError) Error() string { return fmt.Sprintf("%s: %s", e.Code, e.Message) }
+
+// Is implements errors.Is: a caller's deadline that passed there has passed here, or is
+// about to. Which of the two ends a call is chance.
+func (e *RemoteError) Is(target error) bool {
+	return e.Code == CodeDeadline && target == context.DeadlineExceeded
+}
 
 // The codes that the transport itself answers with.
 const (
