@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	if !parallelSet() {
 		// The tests wait more than they work.
-		_ = flag.Set("test.parallel", "4")
+		_ = flag.Set("test.parallel", "5")
 	}
 	os.Exit(run(m))
 }
