@@ -26,6 +26,11 @@ func (c *cluster) end(load *load) *history.Final {
 		return nil
 	}
 	load.endWatches(size)
+	// What nodes write of themselves may have come since, and been delivered.
+	if size, ok = c.agreed(); !ok {
+		c.describe()
+		return nil
+	}
 	dirs := make(map[*machine]string)
 	for _, m := range c.all() {
 		if l := m.running(); l != nil {
