@@ -6,11 +6,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"github.com/exonode/exonode/catalog"
 	"github.com/exonode/exonode/chain/checkpoint"
-	"github.com/exonode/exonode/node/signing"
 )
 
 // ErrRotate is wrapped where the log's key is not changed; nothing has happened then.
@@ -59,7 +57,7 @@ func (s *Service) Rotate(ctx context.Context) (catalog.ChainRotate, error) {
 
 func (s *Service) offer(ctx context.Context, id string, next ed25519.PrivateKey) error {
 	if id == s.cfg.NodeID {
-		return s.keepNext(next)
+		return s.keepKey(next)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -75,15 +73,5 @@ func (s *Service) serveOffer(from string, seed []byte) error {
 	if len(seed) != ed25519.SeedSize {
 		return fmt.Errorf("a seed of %d bytes, want %d", len(seed), ed25519.SeedSize)
 	}
-	return s.keepNext(ed25519.NewKeyFromSeed(seed))
-}
-
-func (s *Service) keepNext(key ed25519.PrivateKey) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := signing.KeepEd25519Key(filepath.Join(s.cfg.Keys, nextKeyFile), s.cfg.FS, key); err != nil {
-		return err
-	}
-	s.nextKey = key
-	return nil
+	return s.keepKey(ed25519.NewKeyFromSeed(seed))
 }

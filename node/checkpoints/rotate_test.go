@@ -116,3 +116,32 @@ func TestRotateRefuses(t *testing.T) {
 		}
 	})
 }
+
+// TestRotateTwice: two rotations are begun at once, and one of them is sealed: whichever
+// it is, the log's key is not lost to the other.
+func TestRotateTwice(t *testing.T) {
+	for _, which := range []int{0, 1} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCluster(t, 3, nil)
+			time.Sleep(time.Minute)
+			var entries []catalog.ChainRotate
+			for range 2 {
+				entry, err := c.members["n1"].Rotate(t.Context())
+				c.must(err)
+				entries = append(entries, entry)
+			}
+			c.seal(c.rotation(entries[which], "one"))
+			if r := c.try(c.rotation(entries[1-which], "other")); r.Err == nil {
+				t.Error("the other one is sealed as well")
+			}
+			for _, id := range c.order {
+				m := c.members[id]
+				if m.key(m.fsm.View()) == nil {
+					t.Errorf("%s does not have the log's key", id)
+				}
+			}
+			c.grow(1)
+			c.await("n2", c.members["n2"].Size())
+		})
+	}
+}

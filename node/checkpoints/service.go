@@ -59,8 +59,6 @@ const (
 
 // Files in Config.Keys and Config.Signed.
 const (
-	logKeyFile    = "log.key"
-	nextKeyFile   = "log-next.key"
 	cosignKeyFile = "cosign.key"
 	mldsaKeyFile  = "ml-dsa.key"
 	logMemory     = "log.json"
@@ -123,10 +121,8 @@ type Service struct {
 	outside []*outside
 
 	mu sync.Mutex // guards the fields below
-	// logKey is the log's key; nil where this node does not have it.
+	// logKey is the log's key as it was used last; nil where this node had none yet.
 	logKey ed25519.PrivateKey
-	// nextKey is the one that may follow it: the chain says whether it does.
-	nextKey ed25519.PrivateKey
 	// final is the newest final checkpoint that this node knows; nil is none.
 	final *Final
 	// witnessed is the size of the newest checkpoint that a quorum of the outside
@@ -222,29 +218,23 @@ func Open(cfg Config) (*Service, error) {
 			s.outside = append(s.outside, newOutside(w, cfg.HTTP, cfg.Consistency))
 		}
 	}
-	s.logKey, err = signing.ReadEd25519Key(filepath.Join(cfg.Keys, logKeyFile), cfg.FS)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	s.nextKey, err = signing.ReadEd25519Key(filepath.Join(cfg.Keys, nextKeyFile), cfg.FS)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
 	return s, nil
 }
 
-// BeginLog returns the public key of a log that begins: the key is drawn where this node
-// has none, and is on disk before it is used, since a chain whose key was lost could sign
-// no checkpoint.
+// logKeyPath is where a key is that signs as the log, or may: the chain says which does.
+// Each has a file of its own, so that none is lost to another.
+func (s *Service) logKeyPath(public []byte) string {
+	return filepath.Join(s.cfg.Keys, "log-"+hex.EncodeToString(public[:16])+".key")
+}
+
+// BeginLog draws the key of a log that begins, and returns its public half. It is on disk
+// before it is used, since a chain whose key was lost could sign no checkpoint.
 func (s *Service) BeginLog() (public [ed25519.PublicKeySize]byte, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	key, err := signing.Ed25519Key(filepath.Join(s.cfg.Keys, logKeyFile), s.cfg.FS)
+	_, key, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		return public, err
 	}
-	s.logKey = key
-	return [ed25519.PublicKeySize]byte(key.Public().(ed25519.PublicKey)), nil
+	return [ed25519.PublicKeySize]byte(key.Public().(ed25519.PublicKey)), s.keepKey(key)
 }
 
 // Handlers are what members may call, by method.
@@ -336,26 +326,23 @@ func (s *Service) announce(times int) error {
 	return s.cfg.Write(catalog.KindClusterPeerKeys, fmt.Sprintf("keys/%d", times), s.cfg.NodeID, payload)
 }
 
-// key returns the log's key where this node has it.
+// key returns the log's key as a view has it, nil where this node does not have it.
 func (s *Service) key(view *fsm.View) ed25519.PrivateKey {
+	public := view.Genesis().LogKey
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	is := func(k ed25519.PrivateKey) bool {
-		g := view.Genesis()
-		return k != nil && bytes.Equal(k.Public().(ed25519.PublicKey), g.LogKey[:])
+	if s.logKey != nil && bytes.Equal(s.logKey.Public().(ed25519.PublicKey), public[:]) {
+		return s.logKey
 	}
-	if is(s.nextKey) {
-		// It followed. The file of the next one stays until it is replaced.
-		if err := signing.KeepEd25519Key(filepath.Join(s.cfg.Keys, logKeyFile), s.cfg.FS, s.nextKey); err != nil {
-			s.cfg.Log.Error("the log's key is not kept", "error", err)
-			return nil
+	key, err := signing.ReadEd25519Key(s.logKeyPath(public[:]), s.cfg.FS)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			s.cfg.Log.Error("the log's key can't be read", "error", err)
 		}
-		s.logKey, s.nextKey = s.nextKey, nil
-	}
-	if !is(s.logKey) {
 		return nil
 	}
-	return s.logKey
+	s.logKey = key
+	return key
 }
 
 // fetchKey asks the members for the log's key, the leader first.
@@ -386,14 +373,9 @@ func (s *Service) fetchKey(ctx context.Context, view *fsm.View) {
 	}
 }
 
+// keepKey keeps a key that signs as the log, or may. It is on disk when it returns.
 func (s *Service) keepKey(key ed25519.PrivateKey) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := signing.KeepEd25519Key(filepath.Join(s.cfg.Keys, logKeyFile), s.cfg.FS, key); err != nil {
-		return err
-	}
-	s.logKey = key
-	return nil
+	return signing.KeepEd25519Key(s.logKeyPath(key.Public().(ed25519.PublicKey)), s.cfg.FS, key)
 }
 
 func (s *Service) serveKey(from string) ([]byte, error) {
