@@ -86,6 +86,16 @@ func (s *Service) record(view *fsm.View, f *Final) {
 	if slices.Equal(cosigners, last) || len(last) == 0 && keyless {
 		return
 	}
+	s.mu.Lock()
+	// On its way already, if not in the chain yet.
+	again := slices.Equal(cosigners, s.recorded) && time.Since(s.recordedAt) < announceEvery
+	if !again {
+		s.recorded, s.recordedAt = cosigners, time.Now()
+	}
+	s.mu.Unlock()
+	if again {
+		return
+	}
 	p := &f.Note.Checkpoint
 	cause := fmt.Sprintf("checkpoint/%d", p.Size)
 	err := s.cfg.Write(catalog.KindChainCheckpoint, cause, "", catalog.ChainCheckpoint{
@@ -377,7 +387,7 @@ func (s *Service) serveCosign(ctx context.Context, request []byte) ([]byte, erro
 	signatures, err := s.cosigner.Cosign(note, logKeys(view), s.cfg.Tree)
 	if err != nil {
 		if errors.Is(err, signing.ErrContradicts) || errors.Is(err, ErrVerdict) || errors.Is(err, signing.ErrBroken) {
-			s.cfg.Log.Error("a checkpoint is not cosigned", "size", p.Size, "error", err)
+			s.alarm(p.Size, err)
 		}
 		return nil, err
 	}
@@ -397,6 +407,24 @@ func logKeysOf(n *checkpoint.Note, view *fsm.View) (out []checkpoint.PolicyLog) 
 		}
 	}
 	return out
+}
+
+// alarm logs why this node does not cosign, once for each reason: the leader asks every
+// second.
+func (s *Service) alarm(size uint64, err error) {
+	s.mu.Lock()
+	kind := err
+	for _, k := range []error{signing.ErrContradicts, ErrVerdict, signing.ErrBroken} {
+		if errors.Is(err, k) {
+			kind = k
+		}
+	}
+	known := s.refused == kind.Error()
+	s.refused = kind.Error()
+	s.mu.Unlock()
+	if !known {
+		s.cfg.Log.Error("a checkpoint is not cosigned", "size", size, "error", err)
+	}
 }
 
 func logKeys(view *fsm.View) []checkpoint.Key {

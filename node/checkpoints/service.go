@@ -139,6 +139,12 @@ type Service struct {
 	// announced is when this node last named its keys, and how often it has.
 	announced time.Time
 	times     int
+	// recorded are the cosigners of the checkpoint that this node wrote for the chain
+	// last, and recordedAt is when.
+	recorded   []string
+	recordedAt time.Time
+	// refused is why this node did not cosign last, as it logged it.
+	refused string
 }
 
 // Final is a published checkpoint.
