@@ -481,9 +481,20 @@ func (r *run) finish(ctx context.Context) (*history.History, *history.Final, err
 	r.load.endWatches(seen)
 	h := r.rec.End()
 	h.Length = ended
+	size = covers(size, h.Deliveries)
 	r.say("reading what the nodes hold")
 	final := r.final(ctx, admin, size)
 	return h, final, context.Cause(ctx)
+}
+
+// covers returns the size that has all that was delivered: what nodes write of themselves
+// may have come, and been delivered, between the reading of the size and the word to the
+// watches that it is the end.
+func covers(size uint64, delivered []history.Delivery) uint64 {
+	for _, d := range delivered {
+		size = max(size, d.Sequence+1)
+	}
+	return size
 }
 
 // size is how long the chain is in the end: as the cluster says, or else the longest that

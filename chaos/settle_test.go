@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/exonode/exonode/chaos/history"
 )
 
 // TestStartsMended: a node that crashed as it was told is started again with a plan that
@@ -33,6 +35,23 @@ func TestStartsMended(t *testing.T) {
 		}
 		if time.Now().After(give) {
 			t.Fatalf("it does not start: %q, %v", b, err)
+		}
+	}
+}
+
+// TestCovers: what was delivered is of the chain that is judged, and no less than it was.
+func TestCovers(t *testing.T) {
+	for _, test := range []struct {
+		size uint64
+		seen []uint64
+		want uint64
+	}{{5, nil, 5}, {5, []uint64{0, 4}, 5}, {5, []uint64{3, 6, 5}, 7}} {
+		var delivered []history.Delivery
+		for _, seq := range test.seen {
+			delivered = append(delivered, history.Delivery{Sequence: seq})
+		}
+		if got := covers(test.size, delivered); got != test.want {
+			t.Errorf("%d entries, and %v delivered: %d, want %d", test.size, test.seen, got, test.want)
 		}
 	}
 }
