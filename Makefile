@@ -17,13 +17,14 @@ CRASHES ?= 20
 SEED ?= 0
 SCENARIO ?= ci
 PLANTED ?= all
+MUST ?= node
 BUGS ?= double fork head lost_ack no_lookup reorder session stale_read stall verdict
 # Simulated nodes write their keys to files: where those are synced for nothing.
 SIMDIR ?= $(or $(wildcard /dev/shm),$(TMPDIR),/tmp)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: all build demo test race lint generate generate-check wasm web fuzz sim traps sim-planted bench crash e2e-long interop verify-python planted chaos netns clean help
+.PHONY: all build demo test race lint generate generate-check wasm web web-test fuzz sim traps sim-planted bench crash e2e-long interop verify-python planted chaos netns clean help
 
 all: build
 
@@ -94,6 +95,10 @@ planted: ## bugs planted in the binary, which the lab must find (PLANTED=watch_g
 
 chaos: build ## a scenario of the lab, judged (SCENARIO=ci SEED=0, which draws one)
 	$(BIN) chaos run $(SCENARIO) --seed $(SEED) $(ARGS)
+
+web-test: ## the JavaScript face in Node.js; in a browser too: MUST=node,chromium
+	$(GO) test -count=1 ./test/web -args -must=$(MUST)
+	$(GO) test -count=1 -run TestJavaScript ./test/e2e -args -must
 
 interop: ## tools that others wrote read our log: x/mod, formats, tessera, torchwood
 	cd test/interop && $(GO) vet . && $(GO) test -count=1 .

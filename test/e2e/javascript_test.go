@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,12 +11,17 @@ import (
 	"github.com/exonode/exonode/chaos/lab"
 )
 
+var needed = flag.Bool("must", false, "fail where a program is missing that a test needs, rather than skip")
+
 // TestJavaScript: what is for browsers verifies a receipt of a cluster, and follows its
 // log from one node to the next.
 func TestJavaScript(t *testing.T) {
 	node, err := exec.LookPath("node")
+	if err != nil && *needed {
+		t.Fatalf("%v: apt-get install nodejs", err)
+	}
 	if err != nil {
-		t.Skip("there is no node: apt-get install nodejs")
+		t.Skipf("%v: apt-get install nodejs", err)
 	}
 	t.Parallel()
 	dir := t.TempDir()

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -552,14 +553,27 @@ func build(t *testing.T) string {
 	return dir
 }
 
+var must = flag.String("must", "", "`programs`, separated by commas, without which a test fails rather than skips: node, chromium")
+
+// program is where a program is; a test without it skips, or fails where it must not.
+func program(t *testing.T, name, debian string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err == nil {
+		return path
+	}
+	if slices.Contains(strings.Split(*must, ","), name) {
+		t.Fatalf("%v: apt-get install %s", err, debian)
+	}
+	t.Skipf("%v: apt-get install %s", err, debian)
+	return ""
+}
+
 func TestNode(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds WebAssembly")
 	}
-	node, err := exec.LookPath("node")
-	if err != nil {
-		t.Skip("there is no node: apt-get install nodejs")
-	}
+	node := program(t, "node", "nodejs")
 	dir := build(t)
 	steps, sites := followSteps(t)
 	steps = append(receiptSteps(t), steps...)
@@ -579,10 +593,7 @@ func TestChromium(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds WebAssembly")
 	}
-	chromium, err := exec.LookPath("chromium")
-	if err != nil {
-		t.Skip("there is no chromium: apt-get install chromium")
-	}
+	chromium := program(t, "chromium", "chromium")
 	dir := build(t)
 	steps, sites := followSteps(t)
 	steps = append(receiptSteps(t), steps...)
