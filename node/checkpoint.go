@@ -149,6 +149,13 @@ func (n *Node) FinalCheckpoint(ctx context.Context, size uint64) (server.Checkpo
 		return server.Checkpoint{}, err
 	}
 	if err != nil {
+		if have := n.head().Size; size > have {
+			return server.Checkpoint{}, &api.Error{
+				Code: api.NotFinal, RetryAfterMillis: 1000,
+				Message: fmt.Sprintf("the chain has %d entries here, and no checkpoint can cover %d yet", have, size),
+				Hint:    "wait until so many are there, with a larger --timeout",
+			}
+		}
 		s := n.checkpoints.Status()
 		message := fmt.Sprintf("the newest final checkpoint is of %d entries, not yet of %d", s.Size, size)
 		if s.Problem != "" {

@@ -280,7 +280,7 @@ func problem(err error) (text, hint string) {
 	}
 	var own *failure
 	if errors.As(err, &own) && own.hint != "" {
-		return strings.TrimSpace(err.Error()), own.hint
+		return plainly(err), own.hint
 	}
 	var incomplete *client.IncompleteError
 	isIncomplete := errors.As(err, &incomplete)
@@ -299,7 +299,12 @@ func problem(err error) (text, hint string) {
 	if !isIncomplete {
 		hint = hintOf(err)
 	}
-	return packageNames.ReplaceAllString(strings.TrimSpace(err.Error()), "$1"), hint
+	return plainly(err), hint
+}
+
+// plainly is the text of an error without the names of packages.
+func plainly(err error) string {
+	return packageNames.ReplaceAllString(strings.TrimSpace(err.Error()), "$1")
 }
 
 // packageNames are what the packages' errors begin with: right in a program, and

@@ -59,7 +59,7 @@ func newFinalView(c client.CheckpointStatus) finalView {
 func (v *finalView) print(w io.Writer, name func(id string) string) error {
 	text := "none yet"
 	if v.Size > 0 {
-		text = fmt.Sprintf("%d entries at %s, cosigned by %d voters", v.Size, v.At, v.Cosigned)
+		text = fmt.Sprintf("%d entries at %s, cosigned by %s", v.Size, v.At, plural(int(v.Cosigned), "voter"))
 	}
 	_, err := fmt.Fprintf(w, "final    %s\n", text)
 	if v.Witnessed > 0 && err == nil {

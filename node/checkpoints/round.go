@@ -144,16 +144,25 @@ func summary(err error, refusals map[string]string) string {
 	return err.Error()
 }
 
+// worth is for how long nothing becomes final before that is a warning: at its start a
+// cluster waits for its voters to name their keys.
+const worth = 5 * time.Second
+
 // note records how a round went, and logs what is new about it.
 func (s *Service) note(problem string, refusals map[string]string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if (problem == "") != (s.problem == "") {
-		if problem == "" {
+	switch {
+	case problem == "":
+		if s.warned {
 			s.cfg.Log.Info("checkpoints become final again")
-		} else {
-			s.cfg.Log.Warn("no checkpoint becomes final", "reason", problem)
 		}
+		s.since, s.warned = time.Time{}, false
+	case s.since.IsZero():
+		s.since = time.Now()
+	case !s.warned && time.Since(s.since) >= worth:
+		s.warned = true
+		s.cfg.Log.Warn("no checkpoint becomes final", "reason", problem)
 	}
 	s.problem, s.refusals = problem, refusals
 }

@@ -133,6 +133,9 @@ type Service struct {
 	// problem why this node, where it leads, could not make one.
 	refusals map[string]string
 	problem  string
+	// since is when the problem began, and warned that it was logged.
+	since  time.Time
+	warned bool
 	// sending are the members to which a checkpoint is on its way, with the one that
 	// goes there next; nil is none.
 	sending map[string][]byte
