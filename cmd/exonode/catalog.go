@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -29,23 +30,18 @@ func (a *app) kindsCommand() *cobra.Command {
 		Example: "  exonode catalog list agent.",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := a.request(cmd)
-			defer cancel()
-			c, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			kinds, err := c.Kinds(ctx, strings.TrimSuffix(strings.Join(args, ""), "*"))
-			if err != nil {
-				return err
-			}
-			return a.emit(kinds, func(w io.Writer) error {
-				rows := [][]string{{"KIND", "GATE", "VERSION", "FROM"}}
-				for _, k := range kinds {
-					rows = append(rows, []string{k.Name, orDash(k.Gate), fmt.Sprint(k.SchemaVersion), origin(k)})
+			return a.withClient(cmd, func(ctx context.Context, c *client.Client) error {
+				kinds, err := c.Kinds(ctx, strings.TrimSuffix(strings.Join(args, ""), "*"))
+				if err != nil {
+					return err
 				}
-				return table(w, rows)
+				return a.emit(kinds, func(w io.Writer) error {
+					rows := [][]string{{"KIND", "GATE", "VERSION", "FROM"}}
+					for _, k := range kinds {
+						rows = append(rows, []string{k.Name, orDash(k.Gate), fmt.Sprint(k.SchemaVersion), origin(k)})
+					}
+					return table(w, rows)
+				})
 			})
 		},
 	}
@@ -71,23 +67,18 @@ func (a *app) kindCommand() *cobra.Command {
 			return kindNames(begun), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := a.request(cmd)
-			defer cancel()
-			c, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			kinds, err := c.Kinds(ctx, args[0])
-			if err != nil {
-				return err
-			}
-			for _, k := range kinds {
-				if k.Name == args[0] {
-					return a.emit(k, func(w io.Writer) error { return printKind(w, k) })
+			return a.withClient(cmd, func(ctx context.Context, c *client.Client) error {
+				kinds, err := c.Kinds(ctx, args[0])
+				if err != nil {
+					return err
 				}
-			}
-			return &api.Error{Code: api.UnknownKind, Message: fmt.Sprintf("no kind is called %q", args[0]), Hint: "`exonode catalog list` shows the kinds"}
+				for _, k := range kinds {
+					if k.Name == args[0] {
+						return a.emit(k, func(w io.Writer) error { return printKind(w, k) })
+					}
+				}
+				return &api.Error{Code: api.UnknownKind, Message: fmt.Sprintf("no kind is called %q", args[0]), Hint: "`exonode catalog list` shows the kinds"}
+			})
 		},
 	}
 }
@@ -128,18 +119,13 @@ JSON Schema from then on.`,
 				}
 				text = string(b)
 			}
-			ctx, cancel := a.request(cmd)
-			defer cancel()
-			c, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			seq, err := c.RegisterKind(ctx, args[0], gate, text)
-			if err != nil {
-				return err
-			}
-			return a.catalogChanged("registered", args[0], seq)
+			return a.withClient(cmd, func(ctx context.Context, c *client.Client) error {
+				seq, err := c.RegisterKind(ctx, args[0], gate, text)
+				if err != nil {
+					return err
+				}
+				return a.catalogChanged("registered", args[0], seq)
+			})
 		},
 	}
 	cmd.Flags().StringVar(&schema, "schema", "", "`file` with the payload's JSON Schema (default: any JSON)")
@@ -172,18 +158,13 @@ func (a *app) retireCommand() *cobra.Command {
 			if err := a.confirm(yes, "Retire kind %s? Its events are refused from then on.", args[0]); err != nil {
 				return err
 			}
-			ctx, cancel := a.request(cmd)
-			defer cancel()
-			c, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			seq, err := c.RetireKind(ctx, args[0], reason)
-			if err != nil {
-				return err
-			}
-			return a.catalogChanged("retired", args[0], seq)
+			return a.withClient(cmd, func(ctx context.Context, c *client.Client) error {
+				seq, err := c.RetireKind(ctx, args[0], reason)
+				if err != nil {
+					return err
+				}
+				return a.catalogChanged("retired", args[0], seq)
+			})
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record; required")

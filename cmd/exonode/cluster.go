@@ -214,25 +214,20 @@ empty data directory.`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := a.request(cmd)
-			defer cancel()
-			c, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			of, s, err := a.leaving(ctx, c, args)
-			if err != nil {
-				return err
-			}
-			defer of.Close()
-			if err := a.confirm(yes, "Take node %s at %s out of the cluster for good, and stop it?", s.NodeID, s.Address); err != nil {
-				return err
-			}
-			if err := of.Leave(ctx, s.Address, s.NodeID); err != nil {
-				return err
-			}
-			return a.changed("left", s.NodeID)
+			return a.withClient(cmd, func(ctx context.Context, c *client.Client) error {
+				of, s, err := a.leaving(ctx, c, args)
+				if err != nil {
+					return err
+				}
+				defer of.Close()
+				if err := a.confirm(yes, "Take node %s at %s out of the cluster for good, and stop it?", s.NodeID, s.Address); err != nil {
+					return err
+				}
+				if err := of.Leave(ctx, s.Address, s.NodeID); err != nil {
+					return err
+				}
+				return a.changed("left", s.NodeID)
+			})
 		},
 	}
 	yesFlag(cmd, &yes)
@@ -250,27 +245,22 @@ had better be asked to leave.`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := a.request(cmd)
-			defer cancel()
-			c, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			m, err := findMember(ctx, c, args[0])
-			if err != nil {
-				return err
-			}
-			if m.Suffrage == "none" {
-				return &api.Error{Code: api.Precondition, Message: fmt.Sprintf("node %s is not in the cluster", title(m)), Hint: "`exonode cluster members` shows who is"}
-			}
-			if err := a.confirm(yes, "Remove node %s from the cluster for good?", title(m)); err != nil {
-				return err
-			}
-			if err := c.Remove(ctx, m.NodeID); err != nil {
-				return err
-			}
-			return a.changed("removed", m.NodeID)
+			return a.withClient(cmd, func(ctx context.Context, c *client.Client) error {
+				m, err := findMember(ctx, c, args[0])
+				if err != nil {
+					return err
+				}
+				if m.Suffrage == "none" {
+					return &api.Error{Code: api.Precondition, Message: fmt.Sprintf("node %s is not in the cluster", title(m)), Hint: "`exonode cluster members` shows who is"}
+				}
+				if err := a.confirm(yes, "Remove node %s from the cluster for good?", title(m)); err != nil {
+					return err
+				}
+				if err := c.Remove(ctx, m.NodeID); err != nil {
+					return err
+				}
+				return a.changed("removed", m.NodeID)
+			})
 		},
 	}
 	yesFlag(cmd, &yes)
@@ -284,41 +274,36 @@ func (a *app) transferCommand() *cobra.Command {
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := a.request(cmd)
-			defer cancel()
-			c, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			to := ""
-			if len(args) > 0 {
-				m, err := findMember(ctx, c, args[0])
+			return a.withClient(cmd, func(ctx context.Context, c *client.Client) error {
+				to := ""
+				if len(args) > 0 {
+					m, err := findMember(ctx, c, args[0])
+					if err != nil {
+						return err
+					}
+					to = m.NodeID
+				}
+				s, err := c.Status(ctx)
 				if err != nil {
 					return err
 				}
-				to = m.NodeID
-			}
-			s, err := c.Status(ctx)
-			if err != nil {
-				return err
-			}
-			if s.Leader == "" {
-				return &api.Error{Code: api.NoLeader, Message: "no leader is known", Hint: "try again once one is elected"}
-			}
-			if s.Leader == to {
-				return &api.Error{Code: api.Precondition, Message: "node " + to + " leads already"}
-			}
-			// Only the leader can hand over.
-			leader, _, err := a.reach(ctx, c, s.Leader)
-			if err != nil {
-				return err
-			}
-			defer leader.Close()
-			if err := leader.Transfer(ctx, to); err != nil {
-				return err
-			}
-			return a.changed("handed over to", to)
+				if s.Leader == "" {
+					return &api.Error{Code: api.NoLeader, Message: "no leader is known", Hint: "try again once one is elected"}
+				}
+				if s.Leader == to {
+					return &api.Error{Code: api.Precondition, Message: "node " + to + " leads already"}
+				}
+				// Only the leader can hand over.
+				leader, _, err := a.reach(ctx, c, s.Leader)
+				if err != nil {
+					return err
+				}
+				defer leader.Close()
+				if err := leader.Transfer(ctx, to); err != nil {
+					return err
+				}
+				return a.changed("handed over to", to)
+			})
 		},
 	}
 }

@@ -81,6 +81,18 @@ func (a *app) request(cmd *cobra.Command) (context.Context, context.CancelFunc) 
 	return context.WithTimeout(cmd.Context(), a.timeout)
 }
 
+// withClient does what a command does with a client, within --timeout.
+func (a *app) withClient(cmd *cobra.Command, do func(ctx context.Context, c *client.Client) error) error {
+	ctx, cancel := a.request(cmd)
+	defer cancel()
+	c, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return do(ctx, c)
+}
+
 // refused returns an error where no address can be connected to because each
 // answers that nobody listens there.
 func refused(ctx context.Context, addrs []string) error {

@@ -111,22 +111,17 @@ func (a *app) getCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ctx, cancel := a.request(cmd)
-			defer cancel()
-			c, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			e, err := r.of(c).Get(ctx, seq)
-			if err != nil {
-				return err
-			}
-			v, err := viewOf(&e)
-			if err != nil {
-				return err
-			}
-			return a.emit(v, func(w io.Writer) error { return printEntry(w, v) })
+			return a.withClient(cmd, func(ctx context.Context, c *client.Client) error {
+				e, err := r.of(c).Get(ctx, seq)
+				if err != nil {
+					return err
+				}
+				v, err := viewOf(&e)
+				if err != nil {
+					return err
+				}
+				return a.emit(v, func(w io.Writer) error { return printEntry(w, v) })
+			})
 		},
 	}
 	r.register(cmd)
@@ -144,31 +139,26 @@ own, or the governance entry that decided it.`,
 		Example: "  exonode lookup default urn:service:refunds 01J9Z3",
 		Args:    cobra.ExactArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := a.request(cmd)
-			defer cancel()
-			c, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			key := chain.Key{Workspace: args[0], Source: args[1], ID: args[2]}
-			l, err := r.of(c).Lookup(ctx, key)
-			if err != nil {
-				return err
-			}
-			if l.Entry == nil {
-				return &api.Error{Code: api.NotFound, Message: fmt.Sprintf("no event %q of source %q is in workspace %s", key.ID, key.Source, key.Workspace),
-					Hint: "if it was submitted, its submission was not acknowledged: submit it again with the same id"}
-			}
-			v, err := viewOf(l.Entry)
-			if err != nil {
-				return err
-			}
-			return a.emit(map[string]any{"state": l.State.String(), "entry": v}, func(w io.Writer) error {
-				if _, err := fmt.Fprintf(w, "state      %s\n", l.State); err != nil {
+			return a.withClient(cmd, func(ctx context.Context, c *client.Client) error {
+				key := chain.Key{Workspace: args[0], Source: args[1], ID: args[2]}
+				l, err := r.of(c).Lookup(ctx, key)
+				if err != nil {
 					return err
 				}
-				return printEntry(w, v)
+				if l.Entry == nil {
+					return &api.Error{Code: api.NotFound, Message: fmt.Sprintf("no event %q of source %q is in workspace %s", key.ID, key.Source, key.Workspace),
+						Hint: "if it was submitted, its submission was not acknowledged: submit it again with the same id"}
+				}
+				v, err := viewOf(l.Entry)
+				if err != nil {
+					return err
+				}
+				return a.emit(map[string]any{"state": l.State.String(), "entry": v}, func(w io.Writer) error {
+					if _, err := fmt.Fprintf(w, "state      %s\n", l.State); err != nil {
+						return err
+					}
+					return printEntry(w, v)
+				})
 			})
 		},
 	}
@@ -183,19 +173,14 @@ func (a *app) headCommand() *cobra.Command {
 		Short: "Print the newest entry's position and hash, and the tree's root",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := a.request(cmd)
-			defer cancel()
-			c, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			h, err := r.of(c).Head(ctx)
-			if err != nil {
-				return err
-			}
-			v := newHeadView(h)
-			return a.emit(v, v.print)
+			return a.withClient(cmd, func(ctx context.Context, c *client.Client) error {
+				h, err := r.of(c).Head(ctx)
+				if err != nil {
+					return err
+				}
+				v := newHeadView(h)
+				return a.emit(v, v.print)
+			})
 		},
 	}
 	r.register(cmd)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"github.com/exonode/exonode/chain/checkpoint"
 	"github.com/exonode/exonode/chain/receipt"
 	"github.com/exonode/exonode/chain/view"
+	"github.com/exonode/exonode/client"
 	"github.com/exonode/exonode/node/checkpoints"
 )
 
@@ -36,21 +38,16 @@ With --size, wait for one that covers so many entries.`,
 		Example: "  exonode checkpoint\n  exonode checkpoint --size 1000 > checkpoint.txt",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := a.request(cmd)
-			defer cancel()
-			c, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			n, err := c.Checkpoint(ctx, size)
-			if err != nil {
-				return err
-			}
-			p := &n.Checkpoint
-			return a.emit(checkpointView{p.Origin, p.Size, p.Root, string(n.Bytes())}, func(w io.Writer) error {
-				_, err := w.Write(n.Bytes())
-				return err
+			return a.withClient(cmd, func(ctx context.Context, c *client.Client) error {
+				n, err := c.Checkpoint(ctx, size)
+				if err != nil {
+					return err
+				}
+				p := &n.Checkpoint
+				return a.emit(checkpointView{p.Origin, p.Size, p.Root, string(n.Bytes())}, func(w io.Writer) error {
+					_, err := w.Write(n.Bytes())
+					return err
+				})
 			})
 		},
 	}
@@ -79,34 +76,29 @@ tlog-proof, and a policy that "exonode trust export" wrote.`,
 			if err != nil {
 				return err
 			}
-			ctx, cancel := a.request(cmd)
-			defer cancel()
-			c, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			r, err := c.Receipt(ctx, seq, envelope)
-			if err != nil {
-				return err
-			}
-			if envelope && r.Envelope == nil {
-				a.note("entry %d is redacted: the receipt has no envelope", seq)
-			}
-			if file == "-" {
-				_, err := a.stdout.Write(r.Bytes())
-				return err
-			}
-			if file == "" {
-				file = strconv.FormatUint(seq, 10) + receipt.Suffix
-			}
-			if err := os.WriteFile(file, r.Bytes(), 0o644); err != nil {
-				return misuse(codeFile, "", fmt.Errorf("write the receipt: %w", err))
-			}
-			out := map[string]any{"file": file, "bytes": len(r.Bytes()), "sequence": seq, "size": r.Note.Checkpoint.Size}
-			return a.emit(out, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s proves entry %d in the tree of %d entries (%d bytes)\n", file, seq, r.Note.Checkpoint.Size, len(r.Bytes()))
-				return err
+			return a.withClient(cmd, func(ctx context.Context, c *client.Client) error {
+				r, err := c.Receipt(ctx, seq, envelope)
+				if err != nil {
+					return err
+				}
+				if envelope && r.Envelope == nil {
+					a.note("entry %d is redacted: the receipt has no envelope", seq)
+				}
+				if file == "-" {
+					_, err := a.stdout.Write(r.Bytes())
+					return err
+				}
+				if file == "" {
+					file = strconv.FormatUint(seq, 10) + receipt.Suffix
+				}
+				if err := os.WriteFile(file, r.Bytes(), 0o644); err != nil {
+					return misuse(codeFile, "", fmt.Errorf("write the receipt: %w", err))
+				}
+				out := map[string]any{"file": file, "bytes": len(r.Bytes()), "sequence": seq, "size": r.Note.Checkpoint.Size}
+				return a.emit(out, func(w io.Writer) error {
+					_, err := fmt.Fprintf(w, "%s proves entry %d in the tree of %d entries (%d bytes)\n", file, seq, r.Note.Checkpoint.Size, len(r.Bytes()))
+					return err
+				})
 			})
 		},
 	}
@@ -262,26 +254,21 @@ that is verified later rests on it.`,
 		Example: "  exonode trust export > policy.txt",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := a.request(cmd)
-			defer cancel()
-			c, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			p, err := c.TrustPolicy(ctx)
-			if err != nil {
-				return err
-			}
-			if file != "" {
-				if err := os.WriteFile(file, []byte(p.String()), 0o644); err != nil {
-					return misuse(codeFile, "", fmt.Errorf("write the policy: %w", err))
+			return a.withClient(cmd, func(ctx context.Context, c *client.Client) error {
+				p, err := c.TrustPolicy(ctx)
+				if err != nil {
+					return err
 				}
-				return nil
-			}
-			return a.emit(map[string]string{"policy": p.String()}, func(w io.Writer) error {
-				_, err := io.WriteString(w, p.String())
-				return err
+				if file != "" {
+					if err := os.WriteFile(file, []byte(p.String()), 0o644); err != nil {
+						return misuse(codeFile, "", fmt.Errorf("write the policy: %w", err))
+					}
+					return nil
+				}
+				return a.emit(map[string]string{"policy": p.String()}, func(w io.Writer) error {
+					_, err := io.WriteString(w, p.String())
+					return err
+				})
 			})
 		},
 	}
