@@ -1,14 +1,11 @@
 package chaos
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -439,143 +436,6 @@ func (c *Controller) status(ctx context.Context, n lab.Node) (client.Status, err
 	return r.Status(ctx)
 }
 
-// resolve finds whom an action's selectors mean now, and refuses what would be no fault of
-// those; c.mu is held. leader is who leads, where a selector asks for it.
-func (c *Controller) resolve(a *Action, leader string) (groups [][]string, err error) {
-	if err := c.divide(a); err != nil {
-		return nil, err
-	}
-	for _, g := range a.Groups {
-		var names []string
-		for _, selector := range g {
-			picked, err := c.pick(selector, leader, slices.Concat(groups...))
-			if err != nil {
-				return nil, err
-			}
-			names = append(names, picked...)
-		}
-		groups = append(groups, names)
-	}
-	switch a.Verb {
-	case "partition":
-		err = overlap(groups, false)
-	case "isolate":
-		if others := without(c.members(), groups[0]); len(others) == 0 {
-			err = errNoOthers
-		}
-	case "oneway":
-		if all := nodesOf(groups); len(all) < 2 {
-			err = errToItself
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrAction, a, err)
-	}
-	return groups, nil
-}
-
-// divide draws a minority where an action asks for one, or for a majority that no earlier
-// minority leaves. To start nodes again it draws none: they are those that were drawn.
-func (c *Controller) divide(a *Action) error {
-	selectors := slices.Concat(a.Groups...)
-	anew := slices.Contains(selectors, Minority)
-	if !anew && !slices.Contains(selectors, Majority) {
-		return nil
-	}
-	all := c.members()
-	kept := len(all) - len(without(all, c.minority))
-	drawn := kept > 0 && 2*kept < len(all)
-	switch most := (len(all) - 1) / 2; {
-	case a.Verb == "start" && c.minority == nil:
-		return fmt.Errorf("%w: no minority was drawn before; name the nodes to start, or all", ErrAction)
-	case a.Verb == "start", drawn && !anew:
-	case most == 0 && anew:
-		return fmt.Errorf("%w: %d nodes have no minority", ErrAction, len(all))
-	case most == 0:
-		c.minority = nil // of two nodes the majority is both
-	default:
-		c.rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-		c.minority = all[:1+c.rand.IntN(most)]
-	}
-	return nil
-}
-
-// without are those of all that are not among some.
-func without(all, some []string) []string {
-	return slices.DeleteFunc(slices.Clone(all), func(n string) bool { return slices.Contains(some, n) })
-}
-
-// pick resolves one selector. What other groups of the action have is not picked by
-// chance.
-func (c *Controller) pick(selector, leader string, taken []string) ([]string, error) {
-	all := c.members()
-	free := without(all, taken)
-	one := func(from []string) ([]string, error) {
-		if len(from) == 0 {
-			return nil, fmt.Errorf("%w: there is nobody left to be %s", ErrAction, selector)
-		}
-		return []string{from[c.rand.IntN(len(from))]}, nil
-	}
-	switch selector {
-	case Leader:
-		return []string{leader}, nil
-	case Follower:
-		return one(without(free, []string{leader}))
-	case Any:
-		return one(free)
-	case All:
-		return all, nil
-	case Minority:
-		return c.minority, nil
-	case Majority:
-		return without(all, c.minority), nil
-	}
-	if !slices.Contains(all, selector) {
-		return nil, fmt.Errorf("%w: there is no node %q; the nodes are %s, and %s", ErrAction, selector, strings.Join(all, ", "), strings.Join(selectors, ", "))
-	}
-	return []string{selector}, nil
-}
-
-// leaderFor returns who leads, where an action asks for it. Where nobody does it calls
-// begun and waits for one.
-func (c *Controller) leaderFor(ctx context.Context, a *Action, begun func()) (string, error) {
-	if all := slices.Concat(a.Groups...); !slices.Contains(all, Leader) && !slices.Contains(all, Follower) {
-		return "", nil
-	}
-	if leader := leaderOf(c.sample(ctx)); leader != "" {
-		return leader, nil
-	}
-	begun()
-	return c.waitLeader(ctx)
-}
-
-// waitLeader waits until a node says that it leads.
-func (c *Controller) waitLeader(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, leaderLimit)
-	defer cancel()
-	for {
-		if leader := leaderOf(c.sample(ctx)); leader != "" {
-			return leader, nil
-		}
-		select {
-		case <-ctx.Done():
-			return "", errNoLeader
-		case <-time.After(leaderEvery):
-		}
-	}
-}
-
-// leaderOf is the node that says that it leads, in the newest term.
-func leaderOf(s history.Sample) string {
-	best, term := "", uint64(0)
-	for _, n := range s.Nodes {
-		if n.Leads && n.Term >= term {
-			best, term = n.Name, n.Term
-		}
-	}
-	return best
-}
-
 // Sample tells how the lab is.
 func (c *Controller) Sample(ctx context.Context) history.Sample {
 	_ = c.identify(ctx) // who does not answer is shown so
@@ -619,84 +479,6 @@ func (c *Controller) sample(ctx context.Context) history.Sample {
 	}
 	asking.Wait()
 	return s
-}
-
-// say says an action for people.
-func (a *Active) say(all []string) string {
-	list := func(names []string) string {
-		if len(names) == len(all) && len(all) > 1 {
-			return "all nodes"
-		}
-		if len(names) < 2 {
-			return strings.Join(names, "")
-		}
-		return strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1]
-	}
-	be := func(names []string, one, many string) string {
-		if len(names) == 1 {
-			return one
-		}
-		return many
-	}
-	nodes := list(a.Nodes)
-	switch a.Verb {
-	case "partition":
-		var parts []string
-		for _, g := range a.groups {
-			parts = append(parts, list(g))
-		}
-		return strings.Join(parts, " | ") + ": cut from each other"
-	case "isolate":
-		return nodes + " cut from the others"
-	case "oneway":
-		return fmt.Sprintf("what %s %s does not reach %s", list(a.groups[0]), be(a.groups[0], "sends", "send"), list(a.groups[1]))
-	case "slow":
-		return fmt.Sprintf("links of %s are %v slower", nodes, a.Delay)
-	case "drop":
-		return fmt.Sprintf("links of %s lose %.3g%%", nodes, 100*a.Part)
-	case "reorder":
-		return fmt.Sprintf("links of %s reorder %.3g%% of gossip", nodes, 100*a.Part)
-	case "throttle":
-		return fmt.Sprintf("links of %s carry %d bytes/s", nodes, a.Rate)
-	case "kill":
-		return nodes + " killed"
-	case "pause":
-		return nodes + " paused"
-	case "disk":
-		what := map[string]string{"slow": fmt.Sprintf("%v slower", a.Delay), "hang": "hangs", "eio": "fails (EIO)", "enospc": "is full (ENOSPC)"}[a.Disk]
-		return fmt.Sprintf("the %s of %s %s", cmp.Or(string(a.Store), "disk"), nodes, what)
-	case "clock":
-		return fmt.Sprintf("the clock of %s is off by %v", nodes, a.Offset)
-	case "crash":
-		text := fmt.Sprintf("armed: %s %s %s", nodes, be(a.Nodes, "crashes", "crash"), a.Point)
-		if a.After > 0 {
-			text += fmt.Sprintf(", having passed it %s", plural(a.After, "time", "times"))
-		}
-		return text
-	case "transfer":
-		return "leadership goes to " + nodes
-	case "start":
-		return nodes + " started again"
-	case "heal":
-		return "everything mended"
-	}
-	return a.String()
-}
-
-// crashedText says which nodes of a crash have reached its point.
-func crashedText(a *Active, down []string) string {
-	text := strings.Join(down, ", ") + " crashed " + string(a.Point)
-	if rest := without(a.Nodes, down); len(rest) > 0 {
-		text += "; armed: " + strings.Join(rest, ", ")
-	}
-	return text
-}
-
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
 }
 
 // IDs are the node ids that are known, by the lab's names.
